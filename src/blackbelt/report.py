@@ -1,0 +1,163 @@
+"""What every tool returns: a frozen dataclass that *is* the explanation.
+
+A report holds meaning. :meth:`Report.blocks` lays that meaning out as a short sequence of blocks; ``rendering`` decides
+how blocks look as text, HTML and SVG. Nothing here imports torch, so a report can be read where torch is absent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion in one sentence. ``ok``: True it holds, False it does not, None it needs your attention."""
+
+    text: str
+    ok: bool | None
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph. `Backticks` mark code."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A list of things to do or to know, in order."""
+
+    items: Sequence[str]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to read or to paste, kept as they are."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns. ``marked`` rows are the ones to look at: bold, and pointed at with an arrow."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+    marked: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One square of a :class:`Grid`. ``tone`` 0–5 picks a color, None leaves it empty; ``strong`` draws a heavy frame."""
+
+    text: str = ""
+    tone: int | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A drawing made of squares: memory cells, alignment of dimensions, blocks of a matrix."""
+
+    rows: Sequence[Sequence[Cell]]
+    row_labels: Sequence[str] = ()
+    column_labels: Sequence[str] = ()
+    title: str = ""
+    legend: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Measured curves, ``{name: (xs, ys)}``, drawn on log–log axes when ``log``. ``limit`` is a named horizontal line."""
+
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    x_label: str
+    y_label: str
+    title: str = ""
+    log: bool = True
+    limit: tuple[str, float] | None = None
+
+
+Block = Union[Verdict, Prose, Steps, Code, Table, Grid, Curves]
+
+
+class Report:
+    """Base of every report: subclass it as a frozen dataclass and say what there is to show in :meth:`blocks`."""
+
+    def blocks(self) -> Iterable[Block]:
+        """Lay out the report, most important block first (a :class:`Verdict` where there is one)."""
+        raise TypeError(f"{type(self).__name__} must define blocks()")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values: dataclasses as dicts, sizes as lists, anything else as its ``str``."""
+        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        from blackbelt.rendering import to_text
+
+        return to_text(self.blocks())
+
+    def __rich__(self) -> Any:
+        from blackbelt.rendering import to_rich
+
+        return to_rich(self.blocks())
+
+    def _repr_html_(self) -> str:
+        from blackbelt.rendering import to_html
+
+        return to_html(self.blocks())
+
+
+def format_bytes(num_bytes: int) -> str:
+    """Return a size in binary units, e.g. ``1.5 KiB``.
+
+    >>> format_bytes(0), format_bytes(1536), format_bytes(4 * 2**20)
+    ('0 B', '1.5 KiB', '4 MiB')
+    """
+    value = float(num_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in the unit a reader expects, three digits.
+
+    >>> format_seconds(0.0000021), format_seconds(0.25), format_seconds(12)
+    ('2.1 µs', '250 ms', '12 s')
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Report):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    return str(value)
