@@ -1,0 +1,33 @@
+"""Compilation: one graph, no break."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from blackbelt.dojo.laws import Law, LawBroken
+
+if TYPE_CHECKING:
+    from blackbelt.dojo.trial import Trial
+
+
+@dataclass(frozen=True)
+class CompilesWhole(Law):
+    """``torch.compile(fullgraph=True)`` captures the function in one graph (backend ``eager``: capture, no code generation)."""
+
+    why: ClassVar[str] = "At every graph break the compiled program falls back to Python and fusion stops."
+    costly: ClassVar[bool] = True
+
+    def check(self, trial: Trial) -> None:
+        from blackbelt.dojo.trial import seeded
+
+        arguments = trial.case.fresh()
+        torch.compiler.reset()
+        try:
+            with seeded():
+                torch.compile(trial.function, backend="eager", fullgraph=True)(*arguments)
+        except Exception as error:
+            words = [line for line in str(error).splitlines() if line.strip()]
+            raise LawBroken("It does not compile into one graph", "no graph break", "\n".join(words[:6])) from None
