@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's C++ log would land in the learner's notebook
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile  # torch.profiler's imports the compiler: ten seconds on a cold start
 
 from blackbelt.report import Block, Curves, Report, Table, format_bytes, format_seconds
 
@@ -181,11 +181,11 @@ def allocation(function: Callable[..., Any], *arguments: Any) -> Allocation:
     """
     if any(isinstance(a, torch.Tensor) and a.is_cuda for a in arguments):
         return _cuda_allocation(function, arguments)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(use_cpu=True, profile_memory=True) as profiler:
         result = function(*arguments)
     del result
-    results = profiler.profiler.kineto_results if profiler.profiler is not None else None
-    events = [] if results is None else [e for e in results.events() if e.name() == "[memory]"]
+    assert profiler.kineto_results is not None
+    events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
     return _replay(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
 
 

@@ -85,24 +85,20 @@ class Trial:
     @functools.cached_property
     def operators(self) -> Counter[str]:
         """ATen operators dispatched, with counts: ``{"aten::add": 2}``."""
-        watch = _OperatorWatch()
-        with watch:
-            self.observe()
-        return watch.seen
+        return self._observed_by(_OperatorWatch())
 
     @functools.cached_property
     def functions(self) -> Counter[str]:
         """Public torch functions and tensor methods called, with counts: ``{"torch.einsum": 1, "torch.Tensor.view": 1}``."""
-        watch = _FunctionWatch()
-        with watch:
-            self.observe()
-        return watch.seen
+        return self._observed_by(_FunctionWatch())
 
     @functools.cached_property
     def allocation(self) -> Allocation:
         """Bytes allocated during the call, temporaries and the result included."""
         assert self.outcome.error is None  # the plain call comes first: it warms up and keeps errors out of the profiler
-        return allocation(self.observe)
+        arguments = self.case.fresh()
+        with seeded():
+            return allocation(self.function, *arguments)
 
     @functools.cached_property
     def saved_bytes(self) -> int:
@@ -122,11 +118,11 @@ class Trial:
             self.function(*arguments)
         return sum(saved.values())
 
-    def observe(self) -> Any:
-        """Call the learner's function once more on fresh arguments, under the fixed seed, and return its result."""
+    def _observed_by(self, watch: _OperatorWatch | _FunctionWatch) -> Counter[str]:
         arguments = self.case.fresh()
-        with seeded():
-            return self.function(*arguments)
+        with seeded(), watch:
+            self.function(*arguments)
+        return watch.seen
 
 
 def call(function: Function, arguments: Arguments) -> Outcome:

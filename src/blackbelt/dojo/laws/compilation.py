@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 
 from blackbelt.dojo.laws import Law, LawBroken
-
-if TYPE_CHECKING:
-    from blackbelt.dojo.trial import Trial
+from blackbelt.dojo.trial import Trial, seeded
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,6 @@ class CompilesWhole(Law):
     costly: ClassVar[bool] = True
 
     def check(self, trial: Trial) -> None:
-        from blackbelt.dojo.trial import seeded
-
         arguments = trial.case.fresh()
         torch.compiler.reset()
         try:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from blackbelt.dojo.laws import Law, LawBroken
-
-if TYPE_CHECKING:
-    from blackbelt.dojo.trial import Trial
+from blackbelt.dojo.trial import Trial, seeded, to_double
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,6 @@ class DoubleBackward(Law):
 
 
 def _differentiable(trial: Trial, positions: Sequence[int]) -> tuple[Any, tuple[torch.Tensor, ...]]:
-    from blackbelt.dojo.trial import to_double
-
     arguments = list(to_double(trial.case.fresh()))
     inputs = tuple(arguments[position].detach().clone().requires_grad_() for position in positions)
 
@@ -56,8 +52,6 @@ def _differentiable(trial: Trial, positions: Sequence[int]) -> tuple[Any, tuple[
 
 
 def _run(gradient_check: Any, function: Any, inputs: tuple[torch.Tensor, ...], sentence: str) -> None:
-    from blackbelt.dojo.trial import seeded
-
     try:
         with seeded():
             gradient_check(function, inputs)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 
 from blackbelt.dojo.laws import Law, LawBroken
-
-if TYPE_CHECKING:
-    from blackbelt.dojo.trial import Trial
+from blackbelt.dojo.trial import Trial, storage_key, tensors_in
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,6 @@ class SharesMemory(Law):
     why: ClassVar[str] = "A view costs no bytes and no time, whatever the size; a copy costs both."
 
     def check(self, trial: Trial) -> None:
-        from blackbelt.dojo.trial import storage_key, tensors_in
-
         source = trial.arguments[self.argument]
         for tensor in tensors_in(trial.result):
             if tensor.numel() and storage_key(tensor) != storage_key(source):
@@ -41,8 +37,6 @@ class OwnsMemory(Law):
     why: ClassVar[str] = "Who writes into a result that shares memory with the input changes the input too."
 
     def check(self, trial: Trial) -> None:
-        from blackbelt.dojo.trial import storage_key, tensors_in
-
         theirs = {storage_key(tensor) for tensor in tensors_in(trial.arguments) if tensor.numel()}
         for tensor in tensors_in(trial.result):
             if tensor.numel() and storage_key(tensor) in theirs:
@@ -60,8 +54,6 @@ class Strides(Law):
     why: ClassVar[str] = "The layout decides which views are possible afterwards and how fast the next operator runs."
 
     def check(self, trial: Trial) -> None:
-        from blackbelt.dojo.trial import tensors_in
-
         for expected, got in zip(tensors_in(trial.expected), tensors_in(trial.result)):
             if _relevant(expected) != _relevant(got):
                 raise LawBroken(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from blackbelt.dojo.describe import describe
 from blackbelt.dojo.laws import Law, LawBroken
-
-if TYPE_CHECKING:
-    from blackbelt.dojo.trial import Trial
+from blackbelt.dojo.trial import Trial, tensors_in
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,6 @@ class LeavesInputs(Law):
     why: ClassVar[str] = "The caller still uses what it passed; a change behind its back is found hours later."
 
     def check(self, trial: Trial) -> None:
-        from blackbelt.dojo.trial import tensors_in
-
         for index, (before, after) in enumerate(zip(trial.case.arguments, trial.arguments)):
             if index in trial.kata.changes:
                 continue

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 
 from blackbelt.dojo.describe import describe
 from blackbelt.dojo.laws import Law, LawBroken
-
-if TYPE_CHECKING:
-    from blackbelt.dojo.trial import Trial
+from blackbelt.dojo.trial import Trial, seeded
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,6 @@ class Vmap(Law):
     why: ClassVar[str] = "A function that survives vmap needs no batched version of its own."
 
     def check(self, trial: Trial) -> None:
-        from blackbelt.dojo.trial import seeded
-
         arguments = list(trial.case.fresh())
         for position in self.arguments:
             arguments[position] = torch.stack([arguments[position], arguments[position]])

@@ -1,0 +1,313 @@
+"""The one judge: does a function solve a kata, and if not, what must its author be told?"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import hypothesis
+import torch
+from hypothesis import HealthCheck, Phase, Verbosity
+from platformdirs import user_cache_path
+
+from blackbelt.dojo.describe import describe, size_of
+from blackbelt.dojo.integrity import Guard
+from blackbelt.dojo.kata import Function, Kata
+from blackbelt.dojo.laws import LawBroken
+from blackbelt.dojo.laws.untouched import LeavesInputs, LeavesState
+from blackbelt.dojo.laws.value import Value
+from blackbelt.dojo.trial import Case, Outcome, Trial, seeded
+from blackbelt.report import Block, Code, Prose, Report, Table, Verdict, format_seconds
+
+GENERATED_CASES = 50
+SHRINK_SECONDS = 0.6
+ALWAYS = (LeavesInputs(), LeavesState())
+
+hypothesis.configuration.set_hypothesis_home_dir(user_cache_path("blackbelt") / "hypothesis")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One broken law on one case. ``law`` is the law's class name, ``runs`` where the function raised."""
+
+    case: Case
+    law: str
+    sentence: str
+    why: str
+    expected: str
+    got: str
+    outcome: Outcome
+    costly: bool = False
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class KataReport(Report):
+    """The verdict on one function. ``status``: ``passed``, ``failed`` or ``open`` (still the stub).
+
+    ``sentence`` is what its author must be told; ``mistake`` names the known wrong solution it behaves like, if any.
+    """
+
+    kata: str
+    status: str
+    sentence: str
+    law: str = ""
+    why: str = ""
+    case: str = ""
+    given: str = ""
+    expected: str = ""
+    got: str = ""
+    observed: str = ""
+    mistake: str = ""
+    next_step: str = ""
+    num_cases: int = 0
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    def blocks(self) -> Iterator[Block]:
+        if self.status == "passed":
+            cases = f"{self.num_cases} cases in {format_seconds(self.seconds)}"
+            yield Verdict(f"{self.kata} passed: {self.sentence} ({cases})", True)
+        elif self.status == "open":
+            yield Verdict(f"{self.kata} is open: {self.sentence}", None)
+        else:
+            yield Verdict(f"{self.kata} failed: {self.sentence}", False)
+            rows = [("input", self.given), ("expected", self.expected), ("got", self.got)]
+            heading = f"case: {self.case}" if self.case else "the smallest failing input found"
+            if self.given:
+                yield Table(("", heading), [row for row in rows if row[1]])
+            if self.observed:
+                yield Code(self.observed) if "\n" in self.observed else Prose(f"Observed: {self.observed}.")
+            if self.why:
+                yield Prose(f"Why it matters: {self.why}")
+        if self.next_step:
+            yield Prose(f"Next: {self.next_step}")
+
+
+def grade(kata: Kata, function: Function) -> KataReport:
+    """Judge ``function`` as a solution of ``kata``: edge cases first, then generated ones, then the laws that cost more.
+
+    Runs the function some hundred times on copies of the arguments. Never raises for what the function does, apart from
+    KeyboardInterrupt. Global random state is the same afterwards.
+    """
+    start = time.perf_counter()
+    if not callable(function):
+        kind = type(function).__name__
+        return KataReport(
+            kata.name, "failed", f"`{kata.name}` is {kind!r}, not a function", next_step=f"Define it: `def {kata.name}(…):`."
+        )
+    guard = Guard()
+    with seeded():
+        cases = [Case(arguments, name) for name, arguments in kata.edge_cases().items()]
+        failure, num_cases = _first_failure(kata, function, cases)
+        replaced = guard.changed()
+        if replaced:
+            guard.restore()
+            return _tampered(kata, replaced)
+        if failure is None:
+            seconds = time.perf_counter() - start
+            return KataReport(
+                kata.name, "passed", "every law holds", num_cases=num_cases, seconds=seconds, next_step=_after_pass(kata)
+            )
+        if _is_stub(failure):
+            return KataReport(
+                kata.name, "open", "the stub raises NotImplementedError", next_step="Write the body, then run this cell again."
+            )
+        mistake = _known_mistake(kata, function, failure, cases)
+    return _report(kata, failure, mistake, num_cases, time.perf_counter() - start)
+
+
+def _first_failure(kata: Kata, function: Function, cases: list[Case]) -> tuple[Failure | None, int]:
+    for number, case in enumerate(cases, 1):
+        failure = judge(kata, function, case)
+        if failure is not None:
+            if _is_stub(failure):
+                return failure, number
+            smaller, tried = _search(kata, function, failure.law)
+            if smaller is not None and size_of(smaller.case.arguments) < size_of(case.arguments):
+                return smaller, number + tried
+            return failure, number + tried
+    failure, tried = _search(kata, function)
+    if failure is None:
+        for case in cases:
+            failure = judge(kata, function, case, costly=True)
+            if failure is not None:
+                break
+    return failure, len(cases) + tried
+
+
+def judge(kata: Kata, function: Function, case: Case, *, costly: bool = False) -> Failure | None:
+    """Check the laws of the kata on one case; ``costly`` checks the costly laws, and only those."""
+    trial = Trial(kata, function, case)
+    error, wanted = trial.outcome.error, trial.reference.error
+    if wanted is not None or error is not None:
+        return _judge_errors(trial, error, wanted)
+    for law in (*ALWAYS, *kata.laws):
+        if law.costly is not costly or not law.applies(case.name, costly=costly):
+            continue
+        try:
+            law.check(trial)
+        except LawBroken as broken:
+            name = type(law).__name__
+            return Failure(
+                case, name, broken.sentence, law.why, broken.expected, broken.got, trial.outcome, costly=law.costly
+            )
+        except (Exception, SystemExit) as raised:
+            return _crash(case, trial.outcome, raised, f"While {type(law).__name__} was checked, it raised")
+    return None
+
+
+def _judge_errors(trial: Trial, error: BaseException | None, wanted: BaseException | None) -> Failure | None:
+    if wanted is None:
+        assert error is not None
+        return _crash(trial.case, trial.outcome, error, "It raised")
+    if isinstance(error, type(wanted)):
+        return None
+    expected = f"{type(wanted).__name__}: {wanted}"
+    got = describe(trial.result) if error is None else f"{type(error).__name__}: {error}"
+    sentence = f"It should raise {type(wanted).__name__} here"
+    return Failure(trial.case, "raises", sentence, "A clear error here saves a wrong number later.", expected, got, trial.outcome)
+
+
+def _crash(case: Case, outcome: Outcome, error: BaseException, what: str) -> Failure:
+    words = str(error).strip()
+    first = words.splitlines()[0] if words else "no message"
+    return Failure(
+        case, "runs", f"{what} {type(error).__name__}: {first}", "", "", "", outcome, trace=_learner_trace(error)
+    )
+
+
+def _is_stub(failure: Failure) -> bool:
+    return isinstance(failure.outcome.error, NotImplementedError) and str(failure.outcome.error) == "your turn"
+
+
+def _learner_trace(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "blackbelt" not in frame.filename]
+    own = [frame for frame in frames if "site-packages" not in frame.filename][:1] or frames[:1]
+    return "\n".join(f"line {frame.lineno}: {frame.line}" for frame in own if frame.line)
+
+
+class _Found(Exception):
+    """Tells Hypothesis that a case fails, so that it shrinks it."""
+
+
+def _search(kata: Kata, function: Function, law: str = "") -> tuple[Failure | None, int]:
+    """Generate cases and shrink the first that fails (by that law, where one is named)."""
+    best: Failure | None = None
+    deadline = float("inf")
+    tried = 0
+
+    @hypothesis.settings(
+        max_examples=GENERATED_CASES,
+        database=None,
+        derandomize=True,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+    )
+    @hypothesis.given(kata.cases)
+    def attempt(arguments: tuple[object, ...]) -> None:
+        nonlocal best, deadline, tried
+        if time.perf_counter() > deadline:
+            return
+        tried += 1
+        failure = judge(kata, function, Case(arguments))
+        if failure is None or (law and failure.law != law):
+            return
+        if best is None or size_of(arguments) < size_of(best.case.arguments):
+            best = failure
+        deadline = min(deadline, time.perf_counter() + SHRINK_SECONDS)
+        raise _Found
+
+    try:
+        attempt()
+    except Exception:
+        if best is None:
+            raise
+    return best, tried
+
+
+def _known_mistake(kata: Kata, function: Function, failure: Failure, cases: list[Case]) -> str:
+    """Return the name of the wrong solution that fails as this function does on the failing case and on every edge case."""
+    shown = [failure.case, *cases]
+    mine = [judge(kata, function, case, costly=failure.costly) for case in shown]
+    for name, wrong in kata.wrongs.items():
+        if all(_alike(own, judge(kata, wrong.function, case, costly=failure.costly)) for own, case in zip(mine, shown)):
+            return name
+    return ""
+
+
+def _alike(one: Failure | None, other: Failure | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if one.law != other.law:
+        return False
+    if one.law == "runs":
+        return type(one.outcome.error) is type(other.outcome.error)
+    if one.law in ("raises", Value.__name__):
+        return _same_result(one.outcome, other.outcome)
+    return True
+
+
+def _same_result(one: Outcome, other: Outcome) -> bool:
+    """Compare by what a reader would see, numbers to four digits: two spellings of one mistake round differently."""
+    if one.error is not None or other.error is not None:
+        return type(one.error) is type(other.error)
+    if isinstance(one.value, torch.Tensor) and isinstance(other.value, torch.Tensor) and one.value.is_floating_point():
+        if one.value.shape != other.value.shape or one.value.dtype != other.value.dtype:
+            return False
+        return torch.allclose(one.value.double(), other.value.double(), rtol=1e-3, atol=1e-5, equal_nan=True)
+    return describe(one.value) == describe(other.value) and describe(one.arguments) == describe(other.arguments)
+
+
+def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds: float) -> KataReport:
+    sentence = kata.wrongs[mistake].sentence if mistake else failure.sentence
+    names = list(inspect.signature(kata.reference).parameters)
+    names += [f"{names[-1] if names else 'argument'}[{i}]" for i in range(len(names), len(failure.case.arguments))]
+    given = "\n".join(f"{name} = {describe(value)}" for name, value in zip(names, failure.case.arguments))
+    return KataReport(
+        kata=kata.name,
+        status="failed",
+        sentence=sentence.rstrip("."),
+        law=failure.law,
+        why=failure.why,
+        case=failure.case.name,
+        given=given,
+        expected=failure.expected,
+        got=failure.got,
+        observed=(failure.sentence if mistake else "") or "",
+        mistake=mistake,
+        next_step=_after_failure(kata, failure),
+        num_cases=num_cases,
+        seconds=seconds,
+    )
+
+
+def _after_failure(kata: Kata, failure: Failure) -> str:
+    if failure.trace:
+        return f"Look at your {failure.trace}"
+    return f"Call `{kata.name}` on this input yourself and compare; `blackbelt hint {kata.name}` gives a nudge."
+
+
+def _after_pass(kata: Kata) -> str:
+    return f"`blackbelt solution {kata.name}` shows ours."
+
+
+def _tampered(kata: Kata, replaced: list[str]) -> KataReport:
+    names = ", ".join(f"`{name}`" for name in replaced[:4])
+    return KataReport(
+        kata.name,
+        "failed",
+        f"The code replaced {names}, which the grader or the program relies on",
+        law="integrity",
+        why="A verdict reached with patched tools says nothing about the solution.",
+        next_step="Remove the assignment; the originals are back in place.",
+    )

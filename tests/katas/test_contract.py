@@ -1,0 +1,67 @@
+"""Every kata keeps the contract: the stub fails, right answers pass, every wrong answer fails with its own sentence."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+import torch
+
+from blackbelt.dojo import catalog
+from blackbelt.dojo.grader import grade
+from blackbelt.dojo.kata import load_kata
+
+BELTS = ("white", "yellow", "orange", "green", "blue", "brown", "black")
+ENTRIES = {entry.name: entry for entry in catalog.katas()}
+WRONGS = [(name, wrong) for name in ENTRIES for wrong in load_kata(name).wrongs]
+RIGHTS = [(name, right) for name in ENTRIES for right in load_kata(name).rights]
+
+
+def test_kata_names_are_unique():
+    names = [entry.name for entry in catalog.katas()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_declaration(name):
+    entry, kata = ENTRIES[name], load_kata(name)
+    assert entry.belt in BELTS
+    assert 1 <= entry.minutes <= 90
+    assert len(entry.hints) == 3
+    assert all(len(hint.split()) <= 90 for hint in entry.hints)
+    assert entry.title and entry.statement, "the docstring is a title, an empty line and the statement"
+    assert len(kata.wrongs) >= 4
+    assert kata.rights, "one other correct solution at least"
+    sentences = [wrong.sentence for wrong in kata.wrongs.values()]
+    assert len(set(sentences)) == len(sentences)
+    assert kata.laws
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_stub_stays_open(name):
+    namespace: dict[str, object] = {"torch": torch}
+    exec(compile(ast.parse(ENTRIES[name].stub), "<stub>", "exec"), namespace)
+    assert grade(load_kata(name), namespace[name]).status == "open"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_reference_passes(name):
+    kata = load_kata(name)
+    report = grade(kata, kata.reference)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(("name", "right"), RIGHTS)
+def test_other_right_solutions_pass(name, right):
+    kata = load_kata(name)
+    report = grade(kata, kata.rights[right])
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONGS)
+def test_wrong_solution_hears_its_own_sentence(name, wrong):
+    kata = load_kata(name)
+    report = grade(kata, kata.wrongs[wrong].function)
+    assert report.status == "failed", f"{wrong} passes"
+    assert report.mistake == wrong, f"told the sentence of {report.mistake or 'nobody'}:\n{report}"
+    assert report.sentence == kata.wrongs[wrong].sentence.rstrip(".")
