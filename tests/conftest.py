@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from blackbelt.dojo.catalog import LessonEntry, lessons
+from blackbelt.dojo import catalog
+from blackbelt.dojo.catalog import LessonEntry, katas, lessons
+from blackbelt.dojo.notebooks import compose, write_notebook
 
 # A test on a loaded machine is not a slower test: time is measured in benchmarks/, never asserted here.
 settings.register_profile("suite", deadline=None, print_blob=True)
@@ -39,3 +41,52 @@ def make_course(tmp_path: Path) -> Callable[..., tuple[LessonEntry, ...]]:
         return lessons(root)
 
     return make
+
+
+TINY_KATAS = '''
+@kata(minutes=5, belt="white", hints=("look at the strides", "multiply them", "the whole idea"), cases=st.tuples())
+def can_fold(size: tuple[int, ...]) -> bool:
+    """Decide whether it folds.
+
+    Return True where `size` folds.
+    """
+    return len(size) > 1
+
+
+@can_fold.wrong("Every size folds for you.")
+def always(size):
+    return True
+
+
+@kata(minutes=10, belt="yellow", hints=("one", "two", "three"), cases=st.tuples())
+def unfold(size: tuple[int, ...]) -> int:
+    """Unfold it."""
+    return size[0]
+'''
+
+
+@pytest.fixture
+def tiny_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A whole course that stands in for ours: lessons 1.1, 1.2 and 2.1, two katas each in 1.2 and 2.1."""
+    root = tmp_path / "tiny"
+    for name, title in (
+        ("1_paper/1_sheets", "Sheets"),
+        ("1_paper/2_folds", "Folds of a sheet"),
+        ("2_wood/1_planks", "Planks"),
+    ):
+        lesson = root / "lessons" / f"{name}.py"
+        lesson.parent.mkdir(parents=True, exist_ok=True)
+        lesson.write_text(f"# %% [markdown]\n# # {title}\n#\n# Text.\n\n# %%\n1 + 1\n\n# %%\n2 + 2\n", encoding="utf-8")
+    package = root / "src" / "blackbelt"
+    for lesson_name, source in (("paper/folds", TINY_KATAS), ("wood/planks", TINY_KATAS.replace("fold", "saw"))):
+        file = package / "katas" / f"{lesson_name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source, encoding="utf-8")
+    monkeypatch.setattr(catalog, "PACKAGE", package)
+    for read in (lessons, katas):
+        read.cache_clear()
+    for entry in lessons():
+        write_notebook(compose(entry), entry.notebook_path)
+    yield root
+    for read in (lessons, katas):
+        read.cache_clear()

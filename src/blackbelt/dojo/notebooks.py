@@ -70,7 +70,7 @@ def compose(lesson: LessonEntry, course_katas: Iterable[KataEntry] | None = None
         if name is not None:
             cells.extend(_kata_cells(lesson, name, read.source, by_name))
             continue
-        identity = f"{read.cell_type}-{_hash(read.source)[:10]}"
+        identity = f"{read.cell_type}-{source_hash(read.source)[:10]}"
         taken[identity] = taken.get(identity, 0) + 1
         suffix = f"-{taken[identity]}" if taken[identity] > 1 else ""
         cells.append(_cell(read.cell_type, read.source, identity + suffix, tags=read.metadata.get("tags")))
@@ -163,7 +163,7 @@ def _statement(entry: KataEntry) -> str:
 def _cell(kind: str, source: str, identity: str, *, tags: list[str] | None = None, kata: str | None = None) -> Any:
     from nbformat import v4
 
-    shipped = {"hash": _hash(source), **({"kata": kata} if kata else {})}
+    shipped = {"hash": source_hash(source), **({"kata": kata} if kata else {})}
     metadata = {"blackbelt": shipped, **({"tags": list(tags)} if tags else {})}
     if kind == "code":
         return v4.new_code_cell(source, id=identity, metadata=metadata)
@@ -172,7 +172,8 @@ def _cell(kind: str, source: str, identity: str, *, tags: list[str] | None = Non
     raise BuildError(f"a lesson holds Markdown and code cells; a {kind} cell was found: {source[:60]!r}")
 
 
-def _hash(source: str) -> str:
+def source_hash(source: str) -> str:
+    """Return the start of the SHA-256 of a cell's source: what tells an edited cell from an untouched one."""
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 

@@ -27,8 +27,8 @@ BUSY_SECONDS = 10.0  # how long one process waits for another one that is writin
 PLACES = ("notebook", "check", "watch")
 
 _COLUMNS = {
-    "attempts": "kata TEXT NOT NULL, passed INTEGER NOT NULL, sentence TEXT NOT NULL, source TEXT, place TEXT NOT NULL, "
-    "at TEXT NOT NULL",
+    "attempts": "kata TEXT NOT NULL, passed INTEGER NOT NULL, sentence TEXT NOT NULL, source TEXT, "
+    "place TEXT NOT NULL, at TEXT NOT NULL",
     "predictions": "lesson TEXT NOT NULL, key TEXT NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL, "
     "right INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (lesson, key)",
     "hints": "kata TEXT NOT NULL, level INTEGER NOT NULL, at TEXT NOT NULL",
