@@ -13,7 +13,19 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from blackbelt.report import Block, Cell, Code, Curves, Grid, Prose, Steps, Table, Verdict
+from blackbelt.report import (
+    Block,
+    Cell,
+    Code,
+    Curves,
+    Grid,
+    Prose,
+    Steps,
+    Table,
+    Verdict,
+    format_bytes,
+    format_seconds,
+)
 
 WIDTH = 80
 # Middle tones: at least 3:1 against white and against JupyterLab's dark background (#111).
@@ -225,7 +237,7 @@ def _html_table(block: Table) -> str:
 
 def _svg_grid(block: Grid) -> str:
     characters = max((len(cell.text) for row in block.rows for cell in row), default=1)
-    width, height = max(30, 9 * characters + 10), 28
+    width, height = max(32, 8 * characters + (20 if len(block.legend) > 1 else 10)), 28
     left = 8 * max((len(label) for label in block.row_labels), default=0) + 10
     top = 22 if block.column_labels else 4
     columns = max((len(row) for row in block.rows), default=0)
@@ -236,7 +248,9 @@ def _svg_grid(block: Grid) -> str:
         y = top + r * height
         if r < len(block.row_labels):
             parts.append(_svg_text(left - 6, y + 18, block.row_labels[r], anchor="end", size=11))
-        parts += [_svg_cell(left + c * width, y, width, height, cell) for c, cell in enumerate(row)]
+        parts += [
+            _svg_cell(left + c * width, y, width, height, cell, letter=len(block.legend) > 1) for c, cell in enumerate(row)
+        ]
     bottom = top + len(block.rows) * height
     for number, (tone, meaning) in enumerate(block.legend.items()):
         y = bottom + 10 + number * 20
@@ -247,7 +261,9 @@ def _svg_grid(block: Grid) -> str:
     return _svg(total_width, total_height, "".join(parts), title=block.title)
 
 
-def _svg_cell(x: float, y: float, width: float, height: float, cell: Cell, size: int = 12) -> str:
+def _svg_cell(
+    x: float, y: float, width: float, height: float, cell: Cell, size: int = 12, letter: bool = False
+) -> str:
     fill = "none" if cell.tone is None else TONES[cell.tone]
     stroke = "currentColor" if cell.tone is None or cell.strong else TONES[cell.tone]
     weight = 2.5 if cell.strong else 1
@@ -255,6 +271,8 @@ def _svg_cell(x: float, y: float, width: float, height: float, cell: Cell, size:
         f'<rect x="{x + 1}" y="{y + 1}" width="{width - 2}" height="{height - 2}" rx="2" fill="{fill}" '
         f'fill-opacity="0.25" stroke="{stroke}" stroke-width="{weight}" stroke-opacity="{1 if cell.strong else 0.6}"/>'
     )
+    if letter and cell.tone is not None and cell.text != _tone_name(cell.tone):
+        box += _svg_text(x + 4, y + 9, _tone_name(cell.tone), anchor="start", size=8)
     return box + _svg_text(x + width / 2, y + height / 2 + size * 0.36, cell.text, size=size, mono=True)
 
 
@@ -287,6 +305,13 @@ def _svg_curves(block: Curves) -> str:
     if block.log:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+    units = {"bytes": lambda value, _: format_bytes(value), "seconds": lambda value, _: format_seconds(value)}
+    if block.log:
+        ticks = sorted({x for xs, _ in block.curves.values() for x in xs})
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.minorticks_off()
+    if block.y_label in units:
+        axes.yaxis.set_major_formatter(units[block.y_label])
     axes.set_xlabel(block.x_label, color=_INK)
     axes.set_ylabel(block.y_label, color=_INK)
     axes.tick_params(which="both", colors=_INK)

@@ -117,7 +117,7 @@ class Report:
         return to_html(self.blocks())
 
 
-def format_bytes(num_bytes: int) -> str:
+def format_bytes(num_bytes: float) -> str:
     """Return a size in binary units, e.g. ``1.5 KiB``.
 
     >>> format_bytes(0), format_bytes(1536), format_bytes(4 * 2**20)
