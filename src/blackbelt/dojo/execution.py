@@ -6,6 +6,7 @@ Their claims are collected from the ledger. Importing this imports no torch; the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
@@ -242,7 +243,8 @@ class _Session:
             said = stderr_path.read_text(encoding="utf-8", errors="replace")[-2000:]
             return _failure(notebook, position, "the kernel died in this cell", said)
         finally:
-            _kill(manager)  # already gone, unless this was interrupted while the kernel started
+            _kill(manager)  # already gone, unless this was interrupted while the kernel started, when nbclient ...
+            atexit.unregister(client._cleanup_kernel)  # ... also leaves behind an exit handler that waits forever
             self.managers.remove(manager)
             if self.stopped:
                 raise asyncio.CancelledError
