@@ -146,7 +146,8 @@ def explain_einsum(
     if not isinstance(equation, str):
         raise EinsumError(
             f"explain_einsum got a {type(equation).__name__} where the equation stands. Expected the equation "
-            "first, as a string; the sublist format (tensor, [0, 1], …) is not explained. Try: explain_einsum('ij,jk->ik', x, y)."
+            "first, as a string; the sublist format (tensor, [0, 1], …) is not explained. "
+            "Try: explain_einsum('ij,jk->ik', x, y)."
         )
     operands = [_as_meta(operand, i, dtype) for i, operand in enumerate(_unpack(operands_or_shapes))]
     if not operands:
