@@ -34,7 +34,7 @@ Shape = tuple[int, ...]
     hints=(
         "Write two shapes under each other, the last sizes in one column. Which end is ragged?",
         "Pad every shape with ones on the left until all have the same rank. Now the columns stand alone.",
-        "In one column, throw away the ones. Nothing left: the size is 1. One size left: that is it, 0 too. Two: raise.",
+        "In one column, drop the ones. Nothing left: the size is 1. One size left: that is it, 0 too. Two: raise.",
     ),
     cases=st.one_of(
         st.lists(shapes(max_dims=4, max_size=3), min_size=1, max_size=4).map(tuple), broadcastable_shapes(3, max_size=3)
@@ -152,8 +152,8 @@ def _stretched(draw: st.DrawFn) -> tuple[torch.Tensor, Shape]:
         "An element that was read k times in forward gets k gradients. What does the chain rule do with them?",
         "There are two kinds of stretched dimensions: those the operand did not have, and those it had with size 1.",
         (
-            "Collect both kinds in one list and reduce once with `sum(dims, keepdim=True)`; a reshape drops the missing "
-            "ones. An empty list needs care: `sum(dim=[])` adds up everything."
+            "Collect both kinds in one list and reduce once with `sum(dims, keepdim=True)`; a reshape drops the "
+            "missing ones. An empty list needs care: `sum(dim=[])` adds up everything."
         ),
     ),
     cases=_stretched(),
@@ -375,8 +375,8 @@ def _budget(x: torch.Tensor, y: torch.Tensor) -> int:
     hints=(
         "Expand the square: |x - y|² = |x|² + |y|² - 2 x·y. Which of the three terms needs both N and M?",
         (
-            "x·y for all pairs is one matrix product, (N, D) by (D, M): nothing of size N·M·D exists. Far from the origin "
-            "the three terms are huge and their difference small; move the points before you multiply."
+            "x·y for all pairs is one matrix product, (N, D) by (D, M): nothing of size N·M·D exists. Far from the "
+            "origin the three terms are huge and their difference small; move the points before you multiply."
         ),
         (
             "Subtract the mean of `x` from both. `torch.addmm(squares, x, y.mT, alpha=-2)` adds the product to the "
