@@ -186,9 +186,9 @@ def test_failure_is_located():
     assert (report.failed_dim, report.failed_between) == (1, (1, 2))
     assert [chunk.dims for chunk in report.chunks] == [(0,), (1,), (2, 3)]
     assert report.reason == (
-        "Tensor dimensions 2 to 3 are one run of memory: 20 elements, 3 apart. New dimension 1, of size 60, would have to "
-        "leave that run and go on into tensor dimension 1. Going on evenly needs stride[1] to be 20 × 3 = 60, and it is 1. "
-        "One dimension has one stride, so no view can do it."
+        "Tensor dimensions 2 to 3 are one run of memory: 20 elements, 3 apart. New dimension 1, of size 60, would have "
+        "to leave that run and go on into tensor dimension 1. Going on evenly needs stride[1] to be 20 × 3 = 60, and "
+        "it is 1. One dimension has one stride, so no view can do it."
     )
 
 
