@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -30,8 +29,8 @@ def tell(**what):
 # %%
 def claimed(text, status):
     return {"text": text, "status": status, "figures": {}, "needs": ""}
-tell(claims=[claimed("one is one", "shown"), claimed("a GPU is fast", "not shown here"), claimed("one is two", "FALSITY")],
-     predictions=[{"question": "?"}])
+claims = [claimed("one is one", "shown"), claimed("a GPU is fast", "not shown here"), claimed("one is two", "FALSITY")]
+tell(claims=claims, predictions=[{"question": "?"}])
 
 # %%
 os.environ["BLACKBELT_HEADLESS"], Path("left.txt").write_text("in a scratch folder")
@@ -59,7 +58,9 @@ def test_a_false_claim_is_named_and_the_run_is_not_ok(make_course, tmp_path):
 
 
 def test_a_failing_cell_is_shown_and_does_not_stop_the_other_lesson(make_course, tmp_path):
-    lessons = make_course(broken=LESSON + "\n# %%\nassert 1 == 2, 'of course'\n", fine=LESSON.replace("FALSITY", "shown"))
+    lessons = make_course(
+        broken=LESSON + "\n# %%\nassert 1 == 2, 'of course'\n", fine=LESSON.replace("FALSITY", "shown")
+    )
     broken, fine = run_lessons(lessons, tmp_path / "runs")
     assert fine.ok and (broken.number, fine.number) == ("1.1", "1.2")
     assert broken.failure.message == "AssertionError: of course"
@@ -130,7 +131,7 @@ def test_the_kernel_is_the_running_interpreter_whatever_the_user_installed(make_
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     (run,) = run_lessons(make_course(who="# %% [markdown]\n# # Who\n\n# %%\n__import__('sys').executable\n"), tmp_path)
     shown = nbformat.read(run.notebook_path, as_version=4).cells[-1].outputs[0].data["text/plain"]
-    assert os.path.samefile(shown.strip("'"), sys.executable)
+    assert Path(shown.strip("'")).samefile(sys.executable)
 
 
 RUN_FOREVER = """\

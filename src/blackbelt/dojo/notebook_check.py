@@ -52,7 +52,7 @@ def check_notebook(lesson: LessonEntry, course_katas: Sequence[KataEntry]) -> li
     try:
         text = lesson.notebook_path.read_text(encoding="utf-8")
         notebook = nbformat.reads(text, as_version=4)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
         return [
             *unplaced,
             Problem(lesson.slug, f"its notebook cannot be read ({type(error).__name__}: {error})", rebuild),

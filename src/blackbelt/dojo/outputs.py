@@ -26,11 +26,10 @@ def clean_outputs(notebook: Any) -> None:
     """Change ``notebook`` in place: local paths become what they mean anywhere, widget views and timestamps go."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", ()):
-            output.get("data", {}).pop(_WIDGET, None)
-            _rewrite(output, shorten_paths)
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if output.output_type != "display_data" or output.data]
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                _rewrite(output, shorten_paths)
 
 
 def shorten_paths(text: str) -> str:
