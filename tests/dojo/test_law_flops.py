@@ -18,7 +18,7 @@ def _trial(function):
 
 
 def test_a_budget_kept_and_one_broken():
-    law = Flops(at_most=lambda x: 2 * 3 * 4 * 3)
+    law = Flops(at_most=lambda _: 2 * 3 * 4 * 3)
     law.check(_trial(lambda x: x @ x.t()))
     with pytest.raises(LawBroken) as broken:
         law.check(_trial(lambda x: x @ x.t() @ x))

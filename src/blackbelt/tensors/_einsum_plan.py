@@ -137,6 +137,10 @@ class _Recorder(TorchDispatchMode):
         self.products: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
         self.copied_bytes = [0]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operator imports the whole compiler, several seconds (torch 2.15)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
