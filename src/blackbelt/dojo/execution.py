@@ -6,7 +6,6 @@ Their claims are collected from the ledger. Importing this imports no torch; the
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import json
 import os
@@ -144,7 +143,7 @@ def run_lessons(
             thread.join(0.1)  # short, so that Windows sees Ctrl-C too
     except BaseException:
         session.stop()
-        thread.join(0.6)
+        thread.join(0.4)
         raise
     return outcome.result()
 
@@ -227,6 +226,9 @@ class _Session:
             shutdown_kernel="immediate",
             on_cell_execute=on_cell,
         )
+        # nbclient's exit handler, which an interrupted start leaves behind, waits forever for a loop that is gone. The
+        # kernel is ended here in every case.
+        client._cleanup_kernel = lambda: None  # noqa: SLF001
         workdir = scratch / "work"
         workdir.mkdir()
         stderr_path = scratch / "stderr"
@@ -243,8 +245,7 @@ class _Session:
             said = stderr_path.read_text(encoding="utf-8", errors="replace")[-2000:]
             return _failure(notebook, position, "the kernel died in this cell", said)
         finally:
-            _kill(manager)  # already gone, unless this was interrupted while the kernel started, when nbclient ...
-            atexit.unregister(client._cleanup_kernel)  # ... also leaves behind an exit handler that waits forever
+            _kill(manager)  # already gone, unless this was interrupted while the kernel started
             self.managers.remove(manager)
             if self.stopped:
                 raise asyncio.CancelledError
