@@ -33,8 +33,16 @@ BLOCKS: tuple[Block, ...] = (
     Steps(["first do this", "then that"], title="Do"),
     Code("x.view(2, 3)  # <kept>", title="Paste"),
     Table(("name", "bytes"), [("a", "1.5 KiB"), ("b", "20 B")], title="Sizes", marked=frozenset({1})),
-    Grid([[Cell("0", 0), Cell("17", 1, strong=True), Cell()]], ("row 0",), ("0", "1", "2"), "Cells", {0: "read", 1: "kept"}),
-    Curves({"one": ([1, 2, 4], [1, 2, 4]), "two": ([1, 2, 4], [1, 4, 16])}, "n", "seconds", "Growth", limit=("limit", 8)),
+    Grid(
+        [[Cell("0", 0), Cell("17", 1, strong=True), Cell()]],
+        ("row 0",),
+        ("0", "1", "2"),
+        "Cells",
+        {0: "read", 1: "kept"},
+    ),
+    Curves(
+        {"one": ([1, 2, 4], [1, 2, 4]), "two": ([1, 2, 4], [1, 4, 16])}, "n", "seconds", "Growth", limit=("limit", 8)
+    ),
 )
 
 
@@ -51,7 +59,17 @@ class Sample(Report):
 def test_text_keeps_to_eighty_columns_and_says_everything():
     text = to_text(BLOCKS)
     assert max(map(len, text.splitlines())) <= 80
-    for words in ("✓ It holds", "✗ It does not", "! Look here", "x.view(2, 3)", "1.5 KiB", "◀", "b: kept", "[b17]", "first do"):
+    for words in (
+        "✓ It holds",
+        "✗ It does not",
+        "! Look here",
+        "x.view(2, 3)",
+        "1.5 KiB",
+        "◀",
+        "b: kept",
+        "[b17]",
+        "first do",
+    ):
         assert words in text
 
 

@@ -1,8 +1,8 @@
 """Time and memory, measured side by side: warm-up, synchronization, fresh inputs, median and spread.
 
-Peak bytes on the CPU come from the profiler's allocation events, so temporaries inside operators count; on a GPU from the
-allocator's own statistics. Seconds are medians over rounds in which the contestants take turns (A B A B), because a machine's
-speed drifts; a ratio is the median of the ratios of the rounds.
+Peak bytes on the CPU come from the profiler's allocation events, so temporaries inside operators count; on a GPU from
+the allocator's own statistics. Seconds are medians over rounds in which the contestants take turns (A B A B), because
+a machine's speed drifts; a ratio is the median of the ratios of the rounds.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class GrowthReport(Report):
     points: tuple[MeasureReport, ...]
 
     def curve(self, name: str, what: str = "median_seconds") -> tuple[float, ...]:
-        """Return ``what`` (``median_seconds``, ``peak_bytes`` or ``total_bytes``) of one contestant, one value per size."""
+        """Return ``median_seconds``, ``peak_bytes`` or ``total_bytes`` of one contestant, one value per size."""
         return tuple(float(getattr(point[name], what)) for point in self.points)
 
     def exponent(self, name: str, what: str = "median_seconds") -> float:
@@ -110,7 +110,9 @@ class GrowthReport(Report):
         """
         values = self.curve(name, what)
         if min(values) <= 0:
-            raise ValueError(f"{what} of {name!r} is {min(values):g} at some size: a growth exponent needs values above 0")
+            raise ValueError(
+                f"{what} of {name!r} is {min(values):g} at some size: a growth exponent needs values above 0"
+            )
         xs, ys = [math.log(size) for size in self.sizes], [math.log(value) for value in values]
         mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
         return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys)) / sum((x - mean_x) ** 2 for x in xs)
@@ -134,9 +136,9 @@ def measure(
 ) -> MeasureReport:
     """Run the named functions in turns and return their seconds per call and the bytes each allocates.
 
-    ``inputs()`` builds the arguments anew for every call, outside the timed part, so a function may change them. Calls shorter
-    than 0.2 ms are timed in batches on the same arguments. Every function runs ``warmup + rounds`` times and once more under
-    the profiler. Raises ValueError where no function is given.
+    ``inputs()`` builds the arguments anew for every call, outside the timed part, so a function may change them. Calls
+    shorter than 0.2 ms are timed in batches on the same arguments. Every function runs ``warmup + rounds`` times and
+    once more under the profiler. Raises ValueError where no function is given.
 
     >>> report = measure(add=lambda x: x + 1, inputs=lambda: (torch.ones(1000),), rounds=3)
     >>> report["add"].peak_bytes >= 4000
@@ -166,18 +168,16 @@ def measure_growth(
     sizes: Sequence[int], *, inputs: Inputs, rounds: int = 5, warmup: int = 1, **functions: Callable[..., Any]
 ) -> GrowthReport:
     """Measure the named functions at every size; ``inputs(n)`` builds the arguments for size ``n``."""
-    points = [
-        measure(inputs=lambda n=n: inputs(n), rounds=rounds, warmup=warmup, **functions)  # type: ignore[misc]
-        for n in sizes
-    ]
+    points = [measure(inputs=lambda n=n: inputs(n), rounds=rounds, warmup=warmup, **functions) for n in sizes]
     return GrowthReport(tuple(sizes), tuple(points))
 
 
 def allocation(function: Callable[..., Any], *arguments: Any) -> Allocation:
     """Run ``function(*arguments)`` once and return the bytes it allocated, its result included.
 
-    On a GPU (any CUDA tensor among the arguments) the allocator's statistics are read; otherwise the CPU allocator's events as
-    the profiler records them. Costs one call, a synchronization on a GPU, and some milliseconds for the profiler.
+    On a GPU (any CUDA tensor among the arguments) the allocator's statistics are read; otherwise the CPU allocator's
+    events as the profiler records them. Costs one call, a synchronization on a GPU, and some milliseconds for the
+    profiler.
     """
     if any(isinstance(a, torch.Tensor) and a.is_cuda for a in arguments):
         return _cuda_allocation(function, arguments)

@@ -1,8 +1,8 @@
 """How reports look: text at a fixed width, HTML and SVG. Imports no torch.
 
 HTML uses inline styles and presentation attributes only, and text takes the color of the page it stands on
-(``currentColor``): it reads in JupyterLab light and dark, and where style sheets and scripts are stripped the tables and
-drawings remain. Color never carries meaning alone: every tone comes with a letter, every verdict with a word.
+(``currentColor``): it reads in JupyterLab light and dark, and where style sheets and scripts are stripped the tables
+and drawings remain. Color never carries meaning alone: every tone comes with a letter, every verdict with a word.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def _rich_block(block: Block) -> Any:
         return _rich_steps(block)
     if isinstance(block, Code):
         title = [Text(block.title)] if block.title else []
-        return _group(*title, *(Text("    " + line, no_wrap=True, overflow="ignore") for line in block.text.splitlines()))
+        return _group(
+            *title, *(Text("    " + line, no_wrap=True, overflow="ignore") for line in block.text.splitlines())
+        )
     if isinstance(block, Table):
         return _rich_table(block)
     if isinstance(block, Grid):
@@ -112,7 +114,9 @@ def _rich_table(block: Table) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(box=box.SIMPLE_HEAD, title=block.title or None, title_justify="left", title_style="", pad_edge=False)
+    table = RichTable(
+        box=box.SIMPLE_HEAD, title=block.title or None, title_justify="left", title_style="", pad_edge=False
+    )
     for index, column in enumerate(block.columns):
         right = all(_is_number(row[index]) for row in block.rows) and bool(block.rows)
         table.add_column(column, justify="right" if right else "left", overflow="fold")
@@ -198,10 +202,9 @@ def _html_block(block: Block) -> str:
         items = "".join(f"<li>{_inline(item)}</li>" for item in block.items)
         return f'{_html_title(block.title)}<ol style="margin:4px 0">{items}</ol>'
     if isinstance(block, Code):
-        return (
-            f'{_html_title(block.title)}<pre style="margin:6px 0;padding:6px 10px;border:1px solid rgba(128,128,128,.35);'
-            f'border-radius:4px;background:transparent;color:inherit;overflow-x:auto">{html.escape(block.text)}</pre>'
-        )
+        frame = "margin:6px 0;padding:6px 10px;border:1px solid rgba(128,128,128,.35);border-radius:4px"
+        colors = "background:transparent;color:inherit;overflow-x:auto"
+        return f'{_html_title(block.title)}<pre style="{frame};{colors}">{html.escape(block.text)}</pre>'
     if isinstance(block, Table):
         return _html_table(block)
     drawing = _svg_grid(block) if isinstance(block, Grid) else _svg_curves(block)
@@ -242,14 +245,16 @@ def _svg_grid(block: Grid) -> str:
     top = 22 if block.column_labels else 4
     columns = max((len(row) for row in block.rows), default=0)
     parts = [
-        _svg_text(left + i * width + width / 2, 15, label, size=11) for i, label in enumerate(block.column_labels[:columns])
+        _svg_text(left + i * width + width / 2, 15, label, size=11)
+        for i, label in enumerate(block.column_labels[:columns])
     ]
     for r, row in enumerate(block.rows):
         y = top + r * height
         if r < len(block.row_labels):
             parts.append(_svg_text(left - 6, y + 18, block.row_labels[r], anchor="end", size=11))
         parts += [
-            _svg_cell(left + c * width, y, width, height, cell, letter=len(block.legend) > 1) for c, cell in enumerate(row)
+            _svg_cell(left + c * width, y, width, height, cell, letter=len(block.legend) > 1)
+            for c, cell in enumerate(row)
         ]
     bottom = top + len(block.rows) * height
     for number, (tone, meaning) in enumerate(block.legend.items()):
@@ -261,7 +266,7 @@ def _svg_grid(block: Grid) -> str:
     return _svg(total_width, total_height, "".join(parts), title=block.title)
 
 
-def _svg_cell(
+def _svg_cell(  # noqa: PLR0917  # x, y, width, height: in that order everywhere
     x: float, y: float, width: float, height: float, cell: Cell, size: int = 12, letter: bool = False
 ) -> str:
     fill = "none" if cell.tone is None else TONES[cell.tone]
@@ -298,7 +303,9 @@ def _svg_curves(block: Curves) -> str:
     figure = Figure(figsize=(6.4, 3.6))
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
-    for (name, (xs, ys)), color, marker, dash in zip(block.curves.items(), TONES, "osD^vP", ("-", "--", "-.", ":", "-", "--")):
+    for (name, (xs, ys)), color, marker, dash in zip(
+        block.curves.items(), TONES, "osD^vP", ("-", "--", "-.", ":", "-", "--")
+    ):
         axes.plot(xs, ys, color=color, marker=marker, linestyle=dash, label=name, markersize=5)
     if block.limit:
         axes.axhline(block.limit[1], color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=block.limit[0])
@@ -327,6 +334,8 @@ def _svg_curves(block: Curves) -> str:
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": block.title or "curves"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
-    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg[svg.index("<svg") :], flags=re.S)
-    return svg.replace(_INK, "currentColor").replace("</svg>", f"<title>{html.escape(block.title or 'curves')}</title></svg>")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return svg.replace(_INK, "currentColor").replace(
+        "</svg>", f"<title>{html.escape(block.title or 'curves')}</title></svg>"
+    )

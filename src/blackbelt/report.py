@@ -11,7 +11,7 @@ import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """One square of a :class:`Grid`. ``tone`` 0–5 picks a color, None leaves it empty; ``strong`` draws a heavy frame."""
+    """One square of a :class:`Grid`: ``tone`` 0–5 picks a color, None leaves it empty; ``strong`` frames it heavily."""
 
     text: str = ""
     tone: int | None = None
@@ -77,7 +77,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Curves:
-    """Measured curves, ``{name: (xs, ys)}``, drawn on log–log axes when ``log``. ``limit`` is a named horizontal line."""
+    """Measured curves, ``{name: (xs, ys)}``, on log–log axes when ``log``; ``limit`` is a named horizontal line."""
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     x_label: str
@@ -87,7 +87,7 @@ class Curves:
     limit: tuple[str, float] | None = None
 
 
-Block = Union[Verdict, Prose, Steps, Code, Table, Grid, Curves]
+Block = Verdict | Prose | Steps | Code | Table | Grid | Curves
 
 
 class Report:
@@ -98,8 +98,9 @@ class Report:
         raise TypeError(f"{type(self).__name__} must define blocks()")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values: dataclasses as dicts, sizes as lists, anything else as its ``str``."""
-        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """Return the fields as JSON-ready values: dataclasses as dicts, sizes as lists, the rest as ``str``."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every report is a dataclass
+        return {item.name: _plain(getattr(self, item.name)) for item in fields}
 
     def __str__(self) -> str:
         from blackbelt.rendering import to_text

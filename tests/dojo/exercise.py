@@ -50,5 +50,12 @@ def kata_of(
         return reference(*inputs)
 
     return Kata(
-        reference_solution, 1, "white", ("", "", ""), st.just(arguments), lambda: {"case": arguments}, list(laws), changes
+        reference_solution,
+        1,
+        "white",
+        ("", "", ""),
+        st.just(arguments),
+        lambda: {"case": arguments},
+        list(laws),
+        changes,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -68,14 +69,14 @@ def test_expected_and_got_stand_in_the_report_and_it_serializes():
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (lambda matrix: None, "The result is None; a torch.Tensor was expected"),
+        (lambda _: None, "The result is None; a torch.Tensor was expected"),
         (lambda matrix: matrix.numpy().T, "The result is a numpy.ndarray; a torch.Tensor was expected"),
         (lambda matrix: matrix.t() * float("nan"), "NaN or infinite values where finite ones were expected"),
         (lambda matrix: matrix.t().double(), "dtype torch.float64; torch.float32 was expected"),
         (lambda matrix: matrix.t().as_subclass(type("Mine", (torch.Tensor,), {})), "a torch.Tensor was expected"),
         (lambda matrix: matrix.add_(1).t(), "It changed its argument 0"),
         (lambda matrix: matrix.nope(), "It raised AttributeError: 'Tensor' object has no attribute 'nope'"),
-        (lambda matrix: exit(0), "It raised SystemExit: 0"),
+        (lambda _: sys.exit(0), "It raised SystemExit: 0"),
         (lambda: None, "It raised TypeError"),
     ],
 )
@@ -116,7 +117,7 @@ def test_a_patched_comparison_is_no_pass_and_is_put_back():
     original = torch.equal
 
     def cheat(matrix):
-        torch.equal = lambda *tensors: True
+        torch.equal = lambda *_: True
         return matrix.t()
 
     report = grade(make_kata(), cheat)
@@ -133,7 +134,7 @@ def test_where_the_reference_raises_the_answer_must_raise_the_same():
 
     kata = kata_of(halves, [Value()], 3)
     assert grade(kata, halves).passed
-    assert grade(kata, lambda number: 1).sentence == "It should raise ValueError here"
+    assert grade(kata, lambda _: 1).sentence == "It should raise ValueError here"
 
 
 def test_arguments_meant_to_change_are_compared_with_the_reference():

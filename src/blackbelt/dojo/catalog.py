@@ -1,7 +1,7 @@
 """What the course holds, read from its folders without importing torch or any lesson.
 
-Lessons are the percent-format files of ``lessons/<number>_<module>/<number>_<name>.py``; katas are the functions decorated
-with ``@kata(...)`` in ``blackbelt/katas/<module>/<name>.py``, read with :mod:`ast`.
+Lessons are the percent-format files of ``lessons/<number>_<module>/<number>_<name>.py``; katas are the functions
+decorated with ``@kata(...)`` in ``blackbelt/katas/<module>/<name>.py``, read with :mod:`ast`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CatalogError(ValueError):
 
 @dataclass(frozen=True)
 class KataEntry:
-    """A kata as its file declares it. ``stub`` and ``solution`` are source text; ``lesson`` is like ``tensors/strides``."""
+    """A kata as its file declares it: ``stub`` and ``solution`` are source; ``lesson`` is like ``tensors/strides``."""
 
     name: str
     lesson: str
@@ -72,7 +72,7 @@ def lessons(root: Path | None = None) -> tuple[LessonEntry, ...]:
 
 @functools.cache
 def katas(root: Path | None = None) -> tuple[KataEntry, ...]:
-    """Return every kata under ``root`` (default: ``blackbelt/katas``), by lesson file and then in order of declaration."""
+    """Return every kata under ``root`` (default: ``blackbelt/katas``), by lesson and then in order of declaration."""
     root = root or PACKAGE / "katas"
     paths = sorted(path for path in root.glob("*/*.py") if path.name != "__init__.py")
     order = {entry.slug: entry.number for entry in lessons()}
@@ -164,7 +164,7 @@ def _solution(function: ast.FunctionDef, source: str) -> str:
 def _read_lesson(path: Path, root: Path) -> LessonEntry:
     module_number, module = path.parent.name.split("_", 1)
     lesson_number, name = path.stem.split("_", 1)
-    heading = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.M)
+    heading = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     if heading is None:
         raise CatalogError(f"lesson {module}/{name}: the first Markdown cell needs a heading line `# # Title`")
     number = f"{module_number}.{lesson_number}"

@@ -90,8 +90,8 @@ class KataReport(Report):
             yield Prose(f"Next: {self.next_step}")
 
 
-def grade(kata: Kata, function: Function) -> KataReport:
-    """Judge ``function`` as a solution of ``kata``: edge cases first, then generated ones, then the laws that cost more.
+def grade(kata: Kata, function: object) -> KataReport:
+    """Judge ``function`` as a solution of ``kata``: edge cases, generated ones, then costly laws.
 
     Runs the function some hundred times on copies of the arguments. Never raises for what the function does, apart from
     KeyboardInterrupt. Global random state is the same afterwards.
@@ -100,7 +100,10 @@ def grade(kata: Kata, function: Function) -> KataReport:
     if not callable(function):
         kind = type(function).__name__
         return KataReport(
-            kata.name, "failed", f"`{kata.name}` is {kind!r}, not a function", next_step=f"Define it: `def {kata.name}(…):`."
+            kata.name,
+            "failed",
+            f"`{kata.name}` is {kind!r}, not a function",
+            next_step=f"Define it: `def {kata.name}(…):`.",
         )
     with seeded():
         cases = [Case(arguments, name) for name, arguments in kata.edge_cases().items()]
@@ -110,16 +113,23 @@ def grade(kata: Kata, function: Function) -> KataReport:
         if failure is None:
             seconds = time.perf_counter() - start
             return KataReport(
-                kata.name, "passed", "every law holds", num_cases=num_cases, seconds=seconds, next_step=_after_pass(kata)
+                kata.name,
+                "passed",
+                "every law holds",
+                num_cases=num_cases,
+                seconds=seconds,
+                next_step=_after_pass(kata),
             )
         if _is_stub(failure):
-            return KataReport(kata.name, "open", "it is still the stub", next_step="Write the body, then run this cell again.")
+            return KataReport(
+                kata.name, "open", "it is still the stub", next_step="Write the body, then run this cell again."
+            )
         mistake = _known_mistake(kata, function, failure, cases)
     return _report(kata, failure, mistake, num_cases, time.perf_counter() - start)
 
 
 def _first_failure(kata: Kata, function: Function, cases: list[Case]) -> tuple[Failure | None, int, list[str]]:
-    """Return the first failure, the number of cases tried, and the names of functions that the learner's code replaced."""
+    """Return the first failure, the number of cases tried, and the names of functions that were replaced."""
     guard = Guard()
     failure, num_cases = _cheap_failure(kata, function, cases)
     if failure is None and any(law.costly for law in kata.laws):
@@ -175,7 +185,9 @@ def _judge_errors(trial: Trial, error: BaseException | None, wanted: BaseExcepti
     expected = f"{type(wanted).__name__}: {wanted}"
     got = describe(trial.result) if error is None else f"{type(error).__name__}: {error}"
     sentence = f"It should raise {type(wanted).__name__} here"
-    return Failure(trial.case, "raises", sentence, "A clear error here saves a wrong number later.", expected, got, trial.outcome)
+    return Failure(
+        trial.case, "raises", sentence, "A clear error here saves a wrong number later.", expected, got, trial.outcome
+    )
 
 
 def _crash(case: Case, outcome: Outcome, error: BaseException, what: str) -> Failure:

@@ -26,7 +26,7 @@ class Wrong:
 
 @dataclass
 class Kata:
-    """An exercise. ``edge_cases()`` and ``cases`` give argument tuples; ``changes`` names arguments changed in place."""
+    """An exercise: ``edge_cases()`` and ``cases`` give argument tuples, ``changes`` names those changed in place."""
 
     reference: Function
     minutes: int
@@ -70,8 +70,8 @@ def kata(
 ) -> Callable[[Function], Kata]:
     """Declare the decorated function as the reference solution of a kata; its docstring is the statement.
 
-    ``minutes``, ``belt`` and ``hints`` must be literals, so that they can be read without importing torch. ``edge_cases()`` runs
-    under a fixed seed.
+    ``minutes``, ``belt`` and ``hints`` must be literals, so that they can be read without importing torch.
+    ``edge_cases()`` runs under a fixed seed.
     """
 
     def declare(reference: Function) -> Kata:

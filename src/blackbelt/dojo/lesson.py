@@ -1,7 +1,7 @@
 """What a lesson calls: ``begin``, ``predict``, ``claim``, ``error_of``, ``check`` and ``summary``.
 
-Each shows its result where it is called, and the claims of a run are written to a ledger as they are made, so that an error
-half way loses none of them.
+Each shows its result where it is called, and the claims of a run are written to a ledger as they are made, so that an
+error half way loses none of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class ClaimReport(Report):
 
     def blocks(self) -> Iterator[Block]:
         ok = {SHOWN: True, NOT_SHOWN_HERE: None, FALSE: False}[self.status]
-        word = {SHOWN: "Shown", NOT_SHOWN_HERE: f"Not shown here (needs {self.needs})", FALSE: "FALSE here"}[self.status]
+        word = {SHOWN: "Shown", NOT_SHOWN_HERE: f"Not shown here (needs {self.needs})", FALSE: "FALSE here"}[
+            self.status
+        ]
         yield Verdict(f"{word}: {self.text}", ok)
         if self.figures:
             yield Prose(", ".join(f"{name} = {_figure(value)}" for name, value in self.figures.items()))
@@ -52,6 +54,7 @@ class PredictionReport(Report):
 
     @property
     def right(self) -> bool | None:
+        """None where no answer was given."""
         return None if self.answer is None else self.answer == self.actual
 
     def blocks(self) -> Iterator[Block]:
@@ -93,7 +96,8 @@ class SummaryReport(Report):
         answered = sum(p.answer is not None for p in self.predictions)
         passed = sum(status == "passed" for status in self.katas.values())
         yield Verdict(
-            f"{self.lesson}: {counts[SHOWN]} claims shown, {counts[NOT_SHOWN_HERE]} not shown here, {counts[FALSE]} false; "
+            f"{self.lesson}: {counts[SHOWN]} claims shown, {counts[NOT_SHOWN_HERE]} not shown here, "
+            f"{counts[FALSE]} false; "
             f"{right} of {answered} predictions right; {passed} of {len(self.katas)} katas passed",
             None if not counts[FALSE] else False,
         )
@@ -137,7 +141,7 @@ class Prediction:
         report = PredictionReport(self.question, self.options, self.answer, actual, dict(because))
         _run.predictions.append(report)
         _write_ledger()
-        if self.answer is not None and not _headless():
+        if report.right is not None and self.answer is not None and not _headless():
             from blackbelt.dojo.progress import open_progress
 
             with open_progress() as progress:
@@ -158,7 +162,7 @@ _run = _Run()
 
 def begin(lesson: str) -> None:
     """Start the lesson of that name (``tensors/strides``): an empty ledger, and plots as SVG."""
-    global _run
+    global _run  # noqa: PLW0603  # one process runs one lesson
     _run = _Run(lesson)
     _write_ledger()
 
@@ -166,8 +170,8 @@ def begin(lesson: str) -> None:
 def predict(question: str, options: Mapping[str, str], answer: str | None = None) -> Prediction:
     """Ask a question before the cell that settles it runs.
 
-    The learner clicks an option; where there are no widgets, passes ``answer="A"``. Raises ValueError for an answer that is not
-    among the options.
+    The learner clicks an option; where there are no widgets, passes ``answer="A"``. Raises ValueError for an answer
+    that is not among the options.
     """
     prediction = Prediction(_run.lesson, question, options, None)
     if answer is not None:
@@ -184,8 +188,9 @@ def claim(
 ) -> None:
     """State something and check it here and now.
 
-    ``holds`` is the condition, or a function that computes it. ``needs="cuda"`` marks a claim that takes a GPU: without one it is
-    reported as *not shown here* and ``holds`` is not called. A false claim is shown as false and fails every headless run.
+    ``holds`` is the condition, or a function that computes it. ``needs="cuda"`` marks a claim that takes a GPU:
+    without one it is reported as *not shown here* and ``holds`` is not called. A false claim is shown as false and
+    fails every headless run.
     """
     if needs and not _available(needs):
         status = NOT_SHOWN_HERE
@@ -206,7 +211,9 @@ def error_of(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> 
         result = function(*arguments, **keywords)
     except Exception as error:
         return ErrorReport(type(error).__name__, str(error).strip())
-    raise ValueError(f"an exception was expected, and the call returned {type(result).__name__}: this PyTorch accepts it")
+    raise ValueError(
+        f"an exception was expected, and the call returned {type(result).__name__}: this PyTorch accepts it"
+    )
 
 
 def check(function: Any) -> None:
@@ -280,10 +287,9 @@ def _write_ledger() -> None:
 def _available(needs: str) -> bool:
     import torch
 
-    known = {"cuda": torch.cuda.is_available, "two gpus": lambda: torch.cuda.device_count() >= 2}
-    if needs not in known:
-        raise ValueError(f"claim() got needs={needs!r}; known are {', '.join(known)}")
-    return bool(known[needs]())
+    if needs != "cuda":
+        raise ValueError(f"claim() got needs={needs!r}; 'cuda' is what a claim may need")
+    return torch.cuda.is_available()
 
 
 def _source(function: Any) -> str | None:
@@ -312,7 +318,7 @@ def _show(report: Report) -> None:
 
         display(report)
     else:
-        print(report, end="\n\n")
+        print(report, end="\n\n")  # noqa: T201  # a lesson run as a script in a terminal
 
 
 def _show_choices(prediction: Prediction) -> None:

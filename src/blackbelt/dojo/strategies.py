@@ -1,4 +1,4 @@
-"""Hypothesis strategies that katas share: shapes, layouts and tensors. All of them shrink toward the small and the plain."""
+"""Hypothesis strategies that katas share: shapes, layouts, tensors. All shrink toward the small and the plain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 LAYOUTS = ("contiguous", "transposed", "sliced", "offset", "expanded")
 
 
-def shapes(min_dims: int = 0, max_dims: int = 4, min_size: int = 0, max_size: int = 5) -> st.SearchStrategy[tuple[int, ...]]:
+def shapes(
+    min_dims: int = 0, max_dims: int = 4, min_size: int = 0, max_size: int = 5
+) -> st.SearchStrategy[tuple[int, ...]]:
     """Tuples of sizes."""
     return st.lists(st.integers(min_size, max_size), min_size=min_dims, max_size=max_dims).map(tuple)
 
@@ -41,8 +43,8 @@ def tensors(
 ) -> st.SearchStrategy[torch.Tensor]:
     """Tensors of a shape (or of a strategy of shapes) in the given dtypes and layouts, numbers from a drawn seed.
 
-    ``fill(shape, dtype, seed)`` makes the contiguous numbers; by default standard normal, or integers in [-4, 4] for integer
-    dtypes.
+    ``fill(shape, dtype, seed)`` makes the contiguous numbers; by default standard normal, or integers in [-4, 4] for
+    integer dtypes.
     """
 
     @st.composite
@@ -70,8 +72,8 @@ def numbers(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: in
 def laid_out(fill: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...], layout: str) -> torch.Tensor:
     """Return a tensor of that shape in one of :data:`LAYOUTS` (or ``channels_last`` for four dimensions).
 
-    ``fill(shape)`` makes contiguous tensors. ``expanded`` gives the last dimension stride 0; where a layout does not fit the
-    shape, the tensor is contiguous.
+    ``fill(shape)`` makes contiguous tensors. ``expanded`` gives the last dimension stride 0; where a layout does not
+    fit the shape, the tensor is contiguous.
     """
     if layout == "transposed" and len(shape) >= 2:
         return torch.as_tensor(fill((*shape[:-2], shape[-1], shape[-2]))).transpose(-1, -2)

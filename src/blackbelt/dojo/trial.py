@@ -89,13 +89,15 @@ class Trial:
 
     @functools.cached_property
     def functions(self) -> Counter[str]:
-        """Public torch functions and tensor methods called, with counts: ``{"torch.einsum": 1, "torch.Tensor.view": 1}``."""
+        """Public torch functions and methods called, with counts: ``{"torch.einsum": 1, "torch.Tensor.view": 1}``."""
         return self._observed_by(_FunctionWatch())
 
     @functools.cached_property
     def allocation(self) -> Allocation:
         """Bytes allocated during the call, temporaries and the result included."""
-        assert self.outcome.error is None  # the plain call comes first: it warms up and keeps errors out of the profiler
+        assert (
+            self.outcome.error is None
+        )  # the plain call comes first: it warms up and keeps errors out of the profiler
         arguments = self.case.fresh()
         with seeded():
             return allocation(self.function, *arguments)
@@ -189,11 +191,11 @@ def to_double(value: Any) -> Any:
 
 class _OperatorWatch(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen[func._schema.name] += 1
+        self.seen[func.name().partition(".")[0]] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -210,7 +212,7 @@ class _FunctionWatch(TorchFunctionMode):
 def _state() -> dict[str, Any]:
     return {
         "torch's random number generator": torch.get_rng_state(),
-        "NumPy's random number generator": np.random.get_state()[1].tobytes() + bytes([np.random.get_state()[2] % 256]),
+        "NumPy's random number generator": np.random.get_state(legacy=False),
         "Python's random number generator": random.getstate(),
         "the default dtype": torch.get_default_dtype(),
         "the default device": torch.get_default_device(),
@@ -237,6 +239,8 @@ def _restore(before: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _same_state(before: Any, after: Any) -> bool:
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_same_state(before[key], after[key]) for key in before)
+    if isinstance(before, np.ndarray):
+        return np.array_equal(before, after)
     return torch.equal(before, after) if isinstance(before, torch.Tensor) else bool(before == after)
-
-

@@ -28,7 +28,7 @@ class Law:
     why: ClassVar[str]
     costly: ClassVar[bool] = False
 
-    def check(self, trial: Trial) -> None:
+    def check(self, trial: Trial) -> None:  # noqa: ARG002  # subclasses use it
         """Raise :class:`LawBroken` where the law does not hold for this call."""
         raise TypeError(f"{type(self).__name__} must define check()")
 

@@ -13,7 +13,7 @@ from blackbelt.dojo.trial import Trial, seeded
 
 @dataclass(frozen=True)
 class CompilesWhole(Law):
-    """``torch.compile(fullgraph=True)`` captures the function in one graph (backend ``eager``: capture, no code generation)."""
+    """``torch.compile(fullgraph=True)`` captures one graph (backend ``eager``: capture, no code generation)."""
 
     why: ClassVar[str] = "At every graph break the compiled program falls back to Python and fusion stops."
     costly: ClassVar[bool] = True

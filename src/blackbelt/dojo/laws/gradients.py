@@ -35,7 +35,12 @@ class DoubleBackward(Law):
 
     def check(self, trial: Trial) -> None:
         function, inputs = _differentiable(trial, self.arguments)
-        _run(torch.autograd.gradgradcheck, function, inputs, "The second derivative does not agree with finite differences")
+        _run(
+            torch.autograd.gradgradcheck,
+            function,
+            inputs,
+            "The second derivative does not agree with finite differences",
+        )
 
 
 def _differentiable(trial: Trial, positions: Sequence[int]) -> tuple[Any, tuple[torch.Tensor, ...]]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Forbids(Law):
     """None of the named operators or functions runs.
 
-    ``names`` maps a name to what to do without it. ATen operators are named as dispatched (``aten::bmm``), functions as they are
-    called (``torch.einsum``, ``torch.Tensor.repeat``).
+    ``names`` maps a name to what to do without it. ATen operators are named as dispatched (``aten::bmm``), functions
+    as they are called (``torch.einsum``, ``torch.Tensor.repeat``).
     """
 
     names: Mapping[str, str]
@@ -29,7 +29,9 @@ class Forbids(Law):
         called = trial.functions if any(not name.startswith("aten::") for name in self.names) else {}
         for name, instead in self.names.items():
             if name in seen or name in called:
-                raise LawBroken(f"It runs `{name}`, which this kata forbids: {instead}", f"no `{name}`", f"`{name}` ran")
+                raise LawBroken(
+                    f"It runs `{name}`, which this kata forbids: {instead}", f"no `{name}`", f"`{name}` ran"
+                )
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Calls(Law):
         total = sum(trial.operators.values())
         if self.at_most is not None and total > self.at_most:
             raise LawBroken(
-                f"It dispatches {total} operators; {self.at_most} are enough", f"at most {self.at_most}", f"{total} operators"
+                f"It dispatches {total} operators; {self.at_most} are enough",
+                f"at most {self.at_most}",
+                f"{total} operators",
             )
         for name, limit in self.each.items():
             if trial.operators[name] > limit:

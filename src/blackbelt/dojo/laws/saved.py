@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SavesForBackward(Law):
-    """Autograd saves at most ``at_most(*arguments)`` bytes, each storage once, the arguments' own storages not counted."""
+    """Autograd saves at most ``at_most(*arguments)`` bytes: each storage once, those of the arguments not counted."""
 
     at_most: Callable[..., int]
 

@@ -57,7 +57,9 @@ class Strides(Law):
         for expected, got in zip(tensors_in(trial.expected), tensors_in(trial.result)):
             if _relevant(expected) != _relevant(got):
                 raise LawBroken(
-                    "The numbers are right and the strides are not", f"stride {expected.stride()}", f"stride {got.stride()}"
+                    "The numbers are right and the strides are not",
+                    f"stride {expected.stride()}",
+                    f"stride {got.stride()}",
                 )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class FasterThan(Law):
     """The function takes at most ``1 / ratio`` of the time of ``baseline`` on the same arguments.
 
-    Timings are noisy: the law gives a slow answer three chances, and a kata should ask for half of what its reference reaches.
+    Timings are noisy: the law gives a slow answer three chances, and a kata should ask for half of what its reference
+    reaches.
     """
 
     baseline: Callable[..., Any]
@@ -34,5 +35,7 @@ class FasterThan(Law):
             if best >= self.ratio:
                 return
         raise LawBroken(
-            f"It is {best:.2f}× as fast as the baseline; {self.ratio:g}× was asked for", f"{self.ratio:g}×", f"{best:.2f}×"
+            f"It is {best:.2f}× as fast as the baseline; {self.ratio:g}× was asked for",
+            f"{self.ratio:g}×",
+            f"{best:.2f}×",
         )

@@ -26,7 +26,7 @@ SYNCHRONIZING_FUNCTIONS = ("torch.Tensor.tolist", "torch.Tensor.numpy", "torch.T
 
 @dataclass(frozen=True)
 class Synchronizes(Law):
-    """At most ``at_most`` operators run that wait for the device (``.item()``, ``nonzero``, ``if tensor:``, ``.tolist()``)."""
+    """At most ``at_most`` operators wait for the device (``.item()``, ``nonzero``, ``if tensor:``, ``.tolist()``)."""
 
     at_most: int = 0
 

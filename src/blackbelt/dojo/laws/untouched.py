@@ -14,7 +14,7 @@ from blackbelt.dojo.trial import Trial, tensors_in
 
 @dataclass(frozen=True)
 class LeavesInputs(Law):
-    """Arguments keep their values, shapes, strides, flags and gradients, except those the kata names as changed in place."""
+    """Arguments keep values, shapes, strides, flags and gradients, but for those the kata names as changed in place."""
 
     why: ClassVar[str] = "The caller still uses what it passed; a change behind its back is found hours later."
 
@@ -49,7 +49,7 @@ def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
         and before.dtype == after.dtype
         and before.requires_grad == after.requires_grad
         and (before.grad is None) == (after.grad is None)
-        and bool(((before == after) | ((before != before) & (after != after))).all())
+        and bool(((before == after) | (before.isnan() & after.isnan())).all())
     )
 
 

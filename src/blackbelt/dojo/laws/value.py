@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Value(Law):
     """Same structure, shape, dtype and numbers as the reference.
 
-    Floating-point results: the error against the reference run in float64 is at most twice the error of the reference run in
-    the inputs' own precision, or one rounding of the largest value where that error is zero.
+    Floating-point results: the error against the reference run in float64 is at most twice the error of the reference
+    run in the inputs' own precision, or one rounding of the largest value where that error is zero.
     """
 
     why: ClassVar[str] = "A fast or elegant answer that is not the answer helps nobody."
@@ -29,7 +29,9 @@ class Value(Law):
         _compare(trial.expected, trial.result, trial.in_double.value, "the result")
         for index in trial.kata.changes:
             double = trial.in_double.arguments[index]
-            _compare(trial.reference.arguments[index], trial.arguments[index], double, f"argument {index} after the call")
+            _compare(
+                trial.reference.arguments[index], trial.arguments[index], double, f"argument {index} after the call"
+            )
 
 
 def _compare(expected: Any, got: Any, double: Any, what: str) -> None:
@@ -78,9 +80,7 @@ def _compare_tensors(expected: torch.Tensor, got: Any, double: torch.Tensor, wha
     if type(got) not in (torch.Tensor, torch.nn.Parameter):
         raise _broken(expected, got, f"{what} is {_kind(got)}; a torch.Tensor was expected")
     if got.shape != expected.shape:
-        raise _broken(
-            expected, got, f"{what} has shape {tuple(got.shape)}; {tuple(expected.shape)} was expected"
-        )
+        raise _broken(expected, got, f"{what} has shape {tuple(got.shape)}; {tuple(expected.shape)} was expected")
     if got.dtype != expected.dtype:
         raise _broken(expected, got, f"{what} has dtype {got.dtype}; {expected.dtype} was expected")
     if expected.numel() == 0:
@@ -117,7 +117,11 @@ def _compare_floats(expected: torch.Tensor, got: torch.Tensor, double: torch.Ten
 def _kind(value: Any) -> str:
     if value is None:
         return "None"
-    name = type(value).__name__ if type(value).__module__ == "builtins" else f"{type(value).__module__}.{type(value).__name__}"
+    name = (
+        type(value).__name__
+        if type(value).__module__ == "builtins"
+        else f"{type(value).__module__}.{type(value).__name__}"
+    )
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 

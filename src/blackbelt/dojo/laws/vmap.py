@@ -30,7 +30,9 @@ class Vmap(Law):
             with seeded():
                 batched = torch.vmap(trial.function, in_dims=dims)(*arguments)
         except Exception as error:
-            raise LawBroken("It does not run under `torch.vmap`", "the stacked result", str(error).splitlines()[0]) from None
+            raise LawBroken(
+                "It does not run under `torch.vmap`", "the stacked result", str(error).splitlines()[0]
+            ) from None
         expected = torch.stack([trial.result, trial.result])
         if batched.shape != expected.shape or not torch.allclose(batched, expected, equal_nan=True):
             raise LawBroken("Under `torch.vmap` it returns something else", describe(expected), describe(batched))
