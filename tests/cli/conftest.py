@@ -11,7 +11,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from blackbelt.cli import application
+from blackbelt.cli._application import application
 
 # Runs `main` with the tiny course in place of ours, and says on standard error whether torch was imported.
 _LAUNCH = """

@@ -9,7 +9,8 @@ import pytest
 import typer
 
 from blackbelt import __version__, cli
-from blackbelt.cli import BROKEN, MISUSED, REFUSED, STOPPED, command_names, guarded
+from blackbelt.cli import BROKEN, MISUSED, REFUSED, STOPPED
+from blackbelt.cli._application import command_names, guarded
 from blackbelt.dojo.progress import ProgressError
 
 

@@ -6,12 +6,14 @@ import copy
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from blackbelt.dojo import workspace
+from blackbelt.dojo import catalog
 from blackbelt.dojo.catalog import LessonEntry, lessons
 from blackbelt.dojo.workspace import WorkspaceError, copy_lesson, lesson_path, merge, workspace_folder
 
@@ -189,9 +191,9 @@ def test_doubled_ids_are_told_apart(entry):
     course, mine = read(entry.notebook_path), read(copy_lesson(entry))
     mine.cells.append(copy.deepcopy(mine.cells[3]))
     mine.cells[-1].source = "mine too"
-    merged = merge(read(copy_lesson(entry)), mine)
-    assert [cell.source for cell in merged.cells] == [*(cell.source for cell in course.cells), "mine too"]
-    assert len({cell.id for cell in merged.cells}) == len(merged.cells)
+    merged = merge(read(copy_lesson(entry)), mine)["cells"]
+    assert [cell["source"] for cell in merged] == [*(cell.source for cell in course.cells), "mine too"]
+    assert len({cell["id"] for cell in merged}) == len(merged)
 
 
 def test_without_the_list_the_marks_on_the_cells_tell(entry):
@@ -208,7 +210,7 @@ def test_without_the_list_the_marks_on_the_cells_tell(entry):
 # --- files that are not what they should be ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "list", "no cells", "old and broken", "bytes"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "list", "no cells", "old", "bytes", "deep", "cell"])
 def test_a_notebook_that_cannot_be_read_is_set_aside(entry, damage):
     path = copy_lesson(entry)
     content = path.read_bytes()
@@ -218,7 +220,9 @@ def test_a_notebook_that_cannot_be_read_is_set_aside(entry, damage):
         "text": b"print('hello')",
         "list": b"[]",
         "no cells": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
-        "old and broken": b'{"nbformat": 2}',
+        "old": b'{"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []}',
+        "deep": b"[" * 100_000,
+        "cell": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"source": 7}]}',
         "bytes": b"\xff\xfe\x00",
     }[damage]
     path.write_bytes(broken)
@@ -251,13 +255,15 @@ def test_a_write_that_fails_leaves_the_notebook_whole(entry, monkeypatch):
     before = path.read_bytes()
     change_course(entry, lambda cells: cells[4].update(source="2 + 2 == 4"))
 
-    def full(*_):
+    def full(partial, text, **_):
+        partial.write_bytes(text[:100].encode())
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(workspace, "write_notebook", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
         copy_lesson(entry)
     assert path.read_bytes() == before
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
 def test_a_lesson_without_a_built_notebook_says_how_to_make_it(entry):
@@ -266,3 +272,15 @@ def test_a_lesson_without_a_built_notebook_says_how_to_make_it(entry):
         WorkspaceError, match=r"lesson 1\.2 \(paper/folds\) has no notebook at .* `blackbelt build 1\.2`"
     ):
         copy_lesson(entry)
+
+
+def test_a_copy_is_made_without_the_slow_imports(entry):
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom blackbelt.dojo import catalog\n"
+        "catalog.PACKAGE = Path(sys.argv[1])\n"
+        "from blackbelt.dojo.workspace import copy_lesson\ncopy_lesson(catalog.lessons()[1])\n"
+        "sys.exit(' '.join({'torch', 'nbformat', 'jupytext'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(catalog.PACKAGE)]
+    assert subprocess.run(command, check=False, capture_output=True, text=True).stderr.strip() == ""
+    assert lesson_path(entry).exists()

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 STARTUP_SECONDS = 120.0
-GRACE_SECONDS = 0.5  # what a server has to end by itself before it is killed; Ctrl-C must be done within a second
+GRACE_SECONDS = 0.3  # what a server has to end by itself before it is killed; Ctrl-C must be done within a second
 
 
 class ServerError(OSError):
