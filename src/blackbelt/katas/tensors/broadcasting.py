@@ -582,7 +582,7 @@ def _masked(scores: torch.Tensor, *rows: str) -> tuple[torch.Tensor, torch.Tenso
         "half precision": _masked(numbers((2, 3), torch.float16), "110", "000"),
         "everything allowed": _masked(numbers((2, 3)), "111", "111"),
     },
-    laws=[Value(), Gradcheck(on=("some masked", "a row fully masked", "one mask for a batch"))],
+    laws=[Value(), Gradcheck(on=("a row fully masked",))],
 )
 def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Masked softmax with fully masked rows
