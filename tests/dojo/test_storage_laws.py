@@ -57,4 +57,4 @@ def test_tensors_without_elements_share_nothing():
     def empties(x):
         return [x[:0], x[:0].clone(), torch.empty(0)]
 
-    assert grade(kata_of(lambda x: [torch.empty(0)] * 3, [SameSharing()], MATRIX), empties).passed
+    assert grade(kata_of(lambda _: [torch.empty(0)] * 3, [SameSharing()], MATRIX), empties).passed
