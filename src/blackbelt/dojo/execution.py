@@ -216,7 +216,7 @@ class _Session:
 
         manager = _own_kernel()
         self.managers.append(manager)
-        client = NotebookClient(
+        client: Any = NotebookClient(
             notebook,
             km=manager,
             timeout=self.cell_timeout,
