@@ -690,8 +690,8 @@ claim(
 #   wrong order.
 #
 # Slices that hold their storage:
-# - **pytorch/pytorch#1995** (2017), answered "this is expected behavior", and again #8109, #33101, #40157, #44872,
-#   #53419, #95278, #104523. The notes on serialization explain it since #40412.
+# - **pytorch/pytorch#1995** (2017), answered "this is expected behavior", and asked again in #8109, #33101, #40157,
+#   in #44872, #53419, #95278 and #104523. The notes on serialization explain it since #40412.
 # - **ViCCo-Group/thingsvision#150** (2023): the trap above, to the letter: only the class token was kept.
 # - **safetensors/safetensors#98** (2022): that format stores tensors, not storages, so it must refuse tied ones.
 #   huggingface/peft#1101 clones them before saving.
