@@ -237,10 +237,10 @@ extra = inside["heads_inside"].peak_bytes - scores_bytes
 copies.settle(
     {0: "A", key.nbytes: "B", query.nbytes + key.nbytes: "C"}[extra],
     because={
-        "A": "`bmm` takes one batch dimension, and the batch here is two letters, b and h. In memory h lies inside q, so "
-        "b and h cannot become one dimension by a view: `reshape` copies (lesson 1.2).",
-        "B": "Transposing is free: bmm takes the last two dimensions in either order. What costs is melting b and h into "
-        "one dimension, and that is needed on both sides.",
+        "A": "`bmm` takes one batch dimension, and the batch here is two letters, b and h. In memory h lies inside q, "
+        "so b and h cannot become one dimension by a view: `reshape` copies (lesson 1.2).",
+        "B": "Transposing is free: bmm takes the last two dimensions in either order. What costs is melting b and h "
+        "into one dimension, and that is needed on both sides.",
     },
 )
 claim(

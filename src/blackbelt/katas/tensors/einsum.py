@@ -438,7 +438,7 @@ def _pairs(draw: st.DrawFn) -> Arguments:
 def _pair_budget(equation: str, x: torch.Tensor, y: torch.Tensor) -> int:
     names, _, output = equation.partition("->")
     sizes = dict(zip(names.replace(",", ""), (*x.shape, *y.shape)))
-    result = math.prod([sizes[name] for name in output])
+    result: int = math.prod(sizes[name] for name in output)
     return 4 * (2 * x.numel() + 2 * y.numel() + result)
 
 
