@@ -38,9 +38,7 @@ class Place:
     code: str = ""
 
     def __str__(self) -> str:
-        name = (
-            "this notebook" if "ipykernel_" in self.file or self.file.startswith("<ipython") else Path(self.file).name
-        )
+        name = "cell" if "ipykernel_" in self.file or self.file.startswith("<ipython") else Path(self.file).name
         lines = f"{self.line}-{self.last_line}" if self.last_line > self.line else f"{self.line}"
         return f"{name}:{lines}"
 

@@ -83,6 +83,8 @@ class InPlaceGradient(Law):
     def check(self, trial: Trial) -> None:
         arguments = list(to_double(trial.case.fresh()))
         leaf = arguments[self.argument].detach().clone().requires_grad_()
+        if not leaf.numel():
+            return
 
         def function(given: torch.Tensor) -> torch.Tensor:
             changed = given.clone()  # a leaf that requires grad may not be changed
