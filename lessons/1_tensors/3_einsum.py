@@ -3,7 +3,7 @@
 #
 # Two lines compute the same numbers from the same tensors with the same letters. One of them takes a thousand
 # times the operations. Another line has one letter too few: the shapes come out right, the loss falls, and the
-# model never looks at its input. Both are einsums that look fine.
+# model ignores what it was built to look at. Both are einsums that look fine.
 #
 # You will learn to read an einsum as the loops it stands for, to see the matrix product it becomes, to choose the
 # order in which it runs, and to notice the letter that is missing. The tool you take away is `explain_einsum`.
