@@ -66,8 +66,7 @@ HOSTILE = {
         "double failed",
     ),
     "forged verdict on every descriptor": (
-        "import contextlib, os\nfor fd in range(3, 64):\n"
-        '    with contextlib.suppress(OSError): os.write(fd, b\'\\n0000 {"event": "verdict"}\\n\')',
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'0 {}\\n')\n    except OSError: continue",
         "forged",
         "wrote to a file descriptor that it did not open.*Print with",
     ),

@@ -121,7 +121,9 @@ def test_line_numbers_are_the_learners(tmp_path: Path) -> None:
     script.write_text(
         "# %% [markdown]\n# Title\n\n# %%\nimport math\n\n# %%\ndef f():\n    return 1 / 0\n", encoding="utf-8"
     )
-    (piece,) = cut_out(script, "f").pieces
+    cut = cut_out(script, "f")
+    (piece,) = cut.pieces
+    assert cut.text == "def f():\n    return 1 / 0"
     assert piece.label == "n.py" and piece.text.splitlines()[7] == "def f():"
     (piece,) = cut_out(notebook(tmp_path / "n.ipynb", "x = 1", "%time x\n\ndef f():\n    return 1 / 0"), "f").pieces
     assert piece.label == "n.ipynb, cell 2" and piece.text.splitlines()[2] == "def f():"

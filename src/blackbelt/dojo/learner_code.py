@@ -55,14 +55,24 @@ def prepare() -> int:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     from blackbelt.dojo import grader  # noqa: F401
-    from blackbelt.dojo.catalog import katas
 
-    for lesson in dict.fromkeys(entry.lesson for entry in katas()):
-        with contextlib.suppress(Exception):  # whoever asks for a kata of that file is told why it cannot be loaded
-            importlib.import_module(f"blackbelt.katas.{lesson.replace('/', '.')}")
-    gc.collect()
     gc.freeze()  # keeps the collector's marks from copying the pages that forks share
     return num_threads
+
+
+def import_ahead() -> None:
+    """Import what torch itself imports at the first ``broadcast_shapes`` or view of a meta tensor; it takes seconds."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.fx.experimental.symbolic_shapes")
+
+
+def import_kata(order: Mapping[str, Any]) -> None:
+    """Import the file of a request's kata, so that a fork finds it there; the fork tells of what goes wrong."""
+    from blackbelt.dojo.kata import load_kata
+
+    if not order["kata_file"]:
+        with contextlib.suppress(Exception):
+            load_kata(order["kata"])
 
 
 def grade_here(order: Mapping[str, Any], channel: Channel, num_threads: int) -> None:
@@ -255,7 +265,8 @@ def _raised(name: str, error: BaseException, pieces: Sequence[Mapping[str, Any]]
     labels = {piece["label"] for piece in pieces}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in labels]
     if isinstance(error, SyntaxError) and error.filename in labels:
-        place = f"{error.filename}, line {error.lineno}: `{linecache.getline(error.filename or '', error.lineno or 0).strip()}`"
+        line = linecache.getline(error.filename or "", error.lineno or 0).strip()
+        place = f"{error.filename}, line {error.lineno}: `{line}`"
     elif frames:
         place = f"{frames[-1].filename}, line {frames[-1].lineno}: `{frames[-1].line}`"
     else:

@@ -1,6 +1,6 @@
 """Cut the function of a kata, and everything it needs, out of a notebook or a Python file. Imports no torch.
 
-A file is read as cells of top-level statements. Which names a statement binds and loads is taken from :mod:`symtable`;
+A file is read as cells of top-level statements. Which names a statement binds and loads is read by ``dojo.statements``;
 the slice is every statement that a name depends on, transitively, in the order of the document, the last definition
 winning. Imports come along only when needed. Calls of ``check``, magics, and statements that only show something stay
 behind.
@@ -21,9 +21,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from blackbelt.dojo.statements import Statement, read_statement
+
 _RUNS_ITS_BODY = ("%%time", "%%capture", "%%prun")  # cell magics after which a cell's definitions exist
-_COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _KNOWN = frozenset(dir(builtins)) | {"__name__", "__file__", "get_ipython", "display"}
 
 
@@ -53,6 +53,15 @@ class Slice:
         trees = [(ast.parse(piece.text), piece.keep) for piece in self.pieces]
         return "\n".join(ast.unparse(tree.body[index]) for tree, keep in trees for index in keep)
 
+    @property
+    def text(self) -> str:
+        """The kept statements as the learner wrote them, comments between their lines included."""
+        return "\n\n".join(
+            "\n".join(piece.text.splitlines()[_first_line(node) - 1 : node.end_lineno])
+            for piece in self.pieces
+            for node in (ast.parse(piece.text).body[index] for index in piece.keep)
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of :attr:`source`: unchanged when only comments, layout or unrelated cells changed."""
@@ -77,27 +86,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class _Statement:
-    """A top-level statement and its names.
-
-    ``partial``: bound, but an earlier value may stay. ``modifies``: objects it assigns into; ``calls``: objects whose
-    methods it calls. ``eager``: loaded while it runs; ``deferred``: loaded when a function that it defines is called.
-    """
-
-    cell: int
-    index: int
-    binds: frozenset[str]
-    partial: frozenset[str]
-    modifies: frozenset[str]
-    calls: frozenset[str]
-    eager: frozenset[str]
-    deferred: frozenset[str]
-    is_import: bool = False
-    is_star: bool = False
-    is_future: bool = False
-
-
-@dataclass(frozen=True)
 class Document:
     """A learner's file, read once; :meth:`cut` takes one kata out of it."""
 
@@ -105,7 +93,7 @@ class Document:
     cells: tuple[Cell, ...]
 
     @cached_property
-    def statements(self) -> tuple[_Statement, ...]:
+    def statements(self) -> tuple[Statement, ...]:
         """Every top-level statement of every cell that could be parsed, in order."""
         return tuple(_statements(self.cells))
 
@@ -318,78 +306,13 @@ def _syntax_message(name: str, cell: Cell, needed_by: str | None = None) -> str:
     )
 
 
-# --- what a statement binds and loads ---------------------------------------------------------------------------------
+def _first_line(node: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 
-def _statements(cells: tuple[Cell, ...]) -> Iterator[_Statement]:
+def _statements(cells: tuple[Cell, ...]) -> Iterator[Statement]:
     for number, cell in enumerate(cells):
         if cell.problem is None:
             for index, node in enumerate(ast.parse(cell.text).body):
-                yield _read_statement(number, index, node)
-
-
-def _read_statement(cell: int, index: int, node: ast.stmt) -> _Statement:
-    module = ast.Module([node], type_ignores=[])
-    table = symtable.symtable(ast.unparse(module), "statement", "exec")
-    eager, deferred = _loads(table)
-    binds = frozenset(
-        s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()
-    )
-    is_import = isinstance(node, (ast.Import, ast.ImportFrom))
-    dotted = frozenset(
-        alias.name.split(".")[0]
-        for alias in getattr(node, "names", ())
-        if is_import and "." in alias.name and not alias.asname
-    )
-    changed = set(_changed(node))
-    augmented = {node.target.id} if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) else set()
-    return _Statement(
-        cell,
-        index,
-        binds=binds,
-        partial=(binds if isinstance(node, _COMPOUND) else frozenset()) | dotted,
-        modifies=frozenset(name for name, is_call in changed if not is_call) - binds,
-        calls=frozenset(name for name, is_call in changed if is_call) - binds,
-        eager=frozenset(eager | augmented),
-        deferred=frozenset(deferred),
-        is_import=is_import,
-        is_star=isinstance(node, ast.ImportFrom) and node.names[0].name == "*",
-        is_future=isinstance(node, ast.ImportFrom) and node.module == "__future__",
-    )
-
-
-def _loads(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
-    eager = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
-    deferred: set[str] = set()
-    for child in table.get_children():
-        for_child = _globals_of(child)
-        runs_now = child.get_type() == "class" or child.get_name() in ("listcomp", "setcomp", "dictcomp", "genexpr")
-        (eager if runs_now else deferred).update(for_child)
-    return eager, deferred
-
-
-def _globals_of(table: symtable.SymbolTable) -> set[str]:
-    own = {s.get_name() for s in table.get_symbols() if s.is_global() and (s.is_referenced() or s.is_declared_global())}
-    return own.union(*(_globals_of(child) for child in table.get_children()))
-
-
-def _changed(node: ast.AST) -> Iterator[tuple[str, bool]]:
-    """Yield names of objects that a statement changes (``t[0] = 1``: False) or may change (``t.append(1)``: True)."""
-    targets: list[ast.expr] = []
-    is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
-        targets = [node.target]
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        targets = [node.value.func]
-    for target in targets:
-        root: ast.AST = target
-        while isinstance(root, (ast.Attribute, ast.Subscript, ast.Call)):
-            root = root.func if isinstance(root, ast.Call) else root.value
-        if isinstance(root, ast.Name) and isinstance(target, (ast.Attribute, ast.Subscript)):
-            yield root.id, is_call
-    if isinstance(node, _COMPOUND):
-        for child in ast.walk(node):
-            if isinstance(child, ast.stmt) and child is not node and not isinstance(child, (*_SCOPES, *_COMPOUND)):
-                yield from _changed(child)
+                yield read_statement(number, index, node)

@@ -29,6 +29,7 @@ from blackbelt.dojo.endings import CANNOT_ANSWER
 
 _SET_CHILD_SUBREAPER, _SET_PARENT_DEATH_SIGNAL = 36, 1  # linux/prctl.h
 _LEFTOVER_GRACE_SECONDS = 0.2
+_IDLE_SECONDS = 0.5
 
 
 class Channel:
@@ -65,7 +66,11 @@ def main() -> None:
     num_threads = learner_code.prepare()
     channel.send(event="ready", pid=os.getpid())
     while True:
-        order = orders.get()
+        try:
+            order = orders.get(timeout=_IDLE_SECONDS)
+        except queue.Empty:
+            learner_code.import_ahead()
+            order = orders.get()
         if once:
             channel.send(event="started", number=order["number"], pid=os.getpid())
             learner_code.grade_here(order, channel, num_threads)
@@ -114,9 +119,12 @@ def _abandon() -> None:
 
 def _grade_in_a_fork(order: dict[str, Any], channel: Channel, num_threads: int) -> None:
     """Grade in a fork; tell when it ended, whether it left processes behind, and when the last of them is gone."""
+    from blackbelt.dojo import learner_code
+
     number = order["number"]
     folder = Path(os.environ["BLACKBELT_WORKER_FOLDER"]) / f"grade-{number}"
     folder.mkdir(parents=True, exist_ok=True)
+    learner_code.import_kata(order)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: fork beside threads; ours waits in a read
         child = os.fork()
@@ -124,8 +132,6 @@ def _grade_in_a_fork(order: dict[str, Any], channel: Channel, num_threads: int) 
         try:
             _become_grader(folder)
             channel.send(event="started", number=number, pid=os.getpid())
-            from blackbelt.dojo import learner_code
-
             learner_code.grade_here(order, channel, num_threads)
         finally:
             os._exit(CANNOT_ANSWER)
