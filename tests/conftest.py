@@ -43,7 +43,7 @@ def make_course(tmp_path: Path) -> Callable[..., tuple[LessonEntry, ...]]:
     return make
 
 
-TINY_KATAS = '''
+CAN_FOLD = '''
 @kata(minutes=5, belt="white", hints=("look at the strides", "multiply them", "the whole idea"), cases=st.tuples())
 def can_fold(size: tuple[int, ...]) -> bool:
     """Decide whether it folds.
@@ -56,8 +56,9 @@ def can_fold(size: tuple[int, ...]) -> bool:
 @can_fold.wrong("Every size folds for you.")
 def always(size):
     return True
+'''
 
-
+UNFOLD = '''
 @kata(minutes=10, belt="yellow", hints=("one", "two", "three"), cases=st.tuples())
 def unfold(size: tuple[int, ...]) -> int:
     """Unfold it."""
@@ -78,10 +79,11 @@ def tiny_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
         lesson.parent.mkdir(parents=True, exist_ok=True)
         lesson.write_text(f"# %% [markdown]\n# # {title}\n#\n# Text.\n\n# %%\n1 + 1\n\n# %%\n2 + 2\n", encoding="utf-8")
     package = root / "src" / "blackbelt"
-    for lesson_name, source in (("paper/folds", TINY_KATAS), ("wood/planks", TINY_KATAS.replace("fold", "saw"))):
-        file = package / "katas" / f"{lesson_name}.py"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(source, encoding="utf-8")
+    for folder, verb in (("paper/folds", "fold"), ("wood/planks", "saw")):
+        for name, source in (("can_fold", CAN_FOLD), ("unfold", UNFOLD)):
+            file = package / "katas" / folder / f"{name.replace('fold', verb)}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(source.replace("fold", verb), encoding="utf-8")
     monkeypatch.setattr(catalog, "PACKAGE", package)
     for read in (lessons, katas):
         read.cache_clear()

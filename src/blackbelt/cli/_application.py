@@ -38,8 +38,7 @@ def run(arguments: Sequence[str]) -> None:
             stream.reconfigure(errors="replace")  # a terminal without ✓ or █ shows ?, and the command goes on
     if "--debug" in arguments:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
-    _refuse_unknown(arguments)
-    application()(args=arguments, prog_name="blackbelt")
+    application(_wanted(arguments))(args=arguments, prog_name="blackbelt")
 
 
 def command_names() -> list[str]:
@@ -49,10 +48,13 @@ def command_names() -> list[str]:
     )
 
 
-def _refuse_unknown(arguments: Sequence[str]) -> None:
+def _wanted(arguments: Sequence[str]) -> str | None:
+    """Return the command that is asked for, None where all are. Ends with an error where there is no such command."""
+    if not set(arguments) - {"--debug"}:
+        return "home"
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is None or name in command_names():
-        return
+        return name
     import difflib
 
     nearest = difflib.get_close_matches(name, command_names(), n=1)
@@ -62,8 +64,8 @@ def _refuse_unknown(arguments: Sequence[str]) -> None:
 
 
 @functools.cache
-def application() -> typer.Typer:
-    """Return the Typer application with the command of every file in this folder."""
+def application(only: str | None = None) -> typer.Typer:
+    """Return the Typer application: with the command of every file in this folder, or with one, which is quicker."""
     app = typer.Typer(
         rich_markup_mode=None,  # Rich's help takes longer to import than the command takes to run
         add_completion=False,
@@ -71,7 +73,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True, epilog=EPILOG, help=_help(_home))(_home)
-    for name in command_names():
+    for name in [only] if only else command_names():
         command = getattr(importlib.import_module(f"blackbelt.cli.{name}"), name)
         app.command(name, help=_help(command))(guarded(command))
     return app
