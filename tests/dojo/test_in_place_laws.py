@@ -63,6 +63,7 @@ def _masked(x):
 def test_law_breaks_where_it_should(law, keeps, breaks, words):
     kata = make_kata([law], changes=(0,))
     kata.reference = keeps
+    kata.wrongs.clear()
     assert grade(kata, keeps).passed
     report = grade(kata, breaks)
     assert (report.status, report.sentence) == ("failed", words)
