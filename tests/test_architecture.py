@@ -53,7 +53,7 @@ def test_every_lesson_has_its_name_in_every_room():
     assert catalog.lessons()
     for entry in catalog.lessons():
         assert (PACKAGE / entry.module / f"{entry.name}.py").is_file()
-        assert (PACKAGE / "katas" / entry.module / f"{entry.name}.py").is_file()
+        assert (PACKAGE / "katas" / entry.module / entry.name).is_dir()
         assert (PACKAGE.parents[1] / "tests" / entry.module / f"test_{entry.name}.py").is_file()
         assert entry.notebook_path.is_file()
         assert len(entry.katas) >= 6

@@ -203,7 +203,8 @@ def _html_block(block: Block) -> str:
         return f'{_html_title(block.title)}<ol style="margin:4px 0">{items}</ol>'
     if isinstance(block, Code):
         frame = "margin:6px 0;padding:6px 10px;border:1px solid rgba(128,128,128,.35);border-radius:4px"
-        colors = "background:transparent;color:inherit;overflow-x:auto;white-space:pre-wrap;word-break:normal"
+        text = "font-family:monospace;white-space:pre-wrap;word-break:normal"
+        colors = f"background:transparent;color:inherit;overflow-x:auto;{text}"
         return f'{_html_title(block.title)}<pre style="{frame};{colors}">{html.escape(block.text)}</pre>'
     if isinstance(block, Table):
         return _html_table(block)

@@ -1,7 +1,7 @@
 """What the course holds, read from its folders without importing torch or any lesson.
 
 Lessons are the percent-format files of ``lessons/<number>_<module>/<number>_<name>.py``; katas are the functions
-decorated with ``@kata(...)`` in ``blackbelt/katas/<module>/<name>.py``, read with :mod:`ast`.
+decorated with ``@kata(...)`` in ``blackbelt/katas/<module>/<lesson>/<kata>.py``, read with :mod:`ast`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LessonEntry:
 
     @property
     def katas(self) -> tuple[KataEntry, ...]:
-        """The lesson's katas in the order of their file."""
+        """The lesson's katas in the order in which it asks for them."""
         return tuple(entry for entry in katas() if entry.lesson == self.slug)
 
 
@@ -72,12 +72,12 @@ def lessons(root: Path | None = None) -> tuple[LessonEntry, ...]:
 
 @functools.cache
 def katas(root: Path | None = None) -> tuple[KataEntry, ...]:
-    """Return every kata under ``root`` (default: ``blackbelt/katas``), by lesson and then in order of declaration."""
+    """Return every kata under ``root`` (default: ``blackbelt/katas``), in the order in which the lessons ask."""
     root = root or PACKAGE / "katas"
-    paths = sorted(path for path in root.glob("*/*.py") if path.name != "__init__.py")
-    order = {entry.slug: entry.number for entry in lessons()}
-    paths.sort(key=lambda path: order.get(f"{path.parent.name}/{path.stem}", "~"))
-    return tuple(entry for path in paths for entry in read_katas(path))
+    asked = [name for entry in lessons() for name in _asked_for(entry)]
+    place = {name: position for position, name in enumerate(asked)}
+    found = (read_kata(path) for path in root.glob("*/*/[!_]*.py"))
+    return tuple(sorted(found, key=lambda entry: (place.get(entry.name, len(asked)), entry.lesson, entry.name)))
 
 
 def find_kata(name: str) -> KataEntry:
@@ -88,18 +88,17 @@ def find_kata(name: str) -> KataEntry:
     raise CatalogError(f"there is no kata named {name!r}; `blackbelt list` shows the names")
 
 
-def read_katas(path: Path) -> list[KataEntry]:
-    """Return the katas that one file declares, in order."""
+def read_kata(path: Path) -> KataEntry:
+    """Return the kata that a file declares: the function of the file's own name, decorated with ``@kata(...)``."""
     source = path.read_text(encoding="utf-8")
     functions = [node for node in ast.parse(source, str(path)).body if isinstance(node, ast.FunctionDef)]
-    lesson = f"{path.parent.name}/{path.stem}"
-    entries = []
+    lesson = f"{path.parents[1].name}/{path.parent.name}"
     for function in functions:
         declaration = _declaration(function)
-        if declaration is not None:
+        if declaration is not None and function.name == path.stem:
             wrong = sum(_is_wrong_of(other, function.name) for other in functions)
-            entries.append(_entry(function, declaration, lesson, source, wrong))
-    return entries
+            return _entry(function, declaration, lesson, source, wrong)
+    raise CatalogError(f"kata file {lesson}/{path.name}: it must declare `@kata(…) def {path.stem}(…)`")
 
 
 def _declaration(function: ast.FunctionDef) -> ast.Call | None:
@@ -159,6 +158,10 @@ def _solution(function: ast.FunctionDef, source: str) -> str:
     docstring = function.body[0]
     start, end = docstring.lineno - function.lineno, (docstring.end_lineno or 0) - function.lineno
     return "\n".join(lines[:start] + lines[end + 1 :])
+
+
+def _asked_for(entry: LessonEntry) -> list[str]:
+    return re.findall(r'^# %% kata="(\w+)"', entry.source_path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def _read_lesson(path: Path, root: Path) -> LessonEntry:

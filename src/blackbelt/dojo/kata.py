@@ -81,8 +81,8 @@ def kata(
 
 
 def load_kata(name: str) -> Kata:
-    """Import the file that declares the kata of that name and return it. Raises CatalogError where there is none."""
+    """Import the file of the kata of that name and return the kata. Raises CatalogError where there is none."""
     entry = find_kata(name)
-    loaded = getattr(importlib.import_module(f"blackbelt.katas.{entry.lesson.replace('/', '.')}"), name)
+    loaded = getattr(importlib.import_module(f"blackbelt.katas.{entry.lesson.replace('/', '.')}.{name}"), name)
     assert isinstance(loaded, Kata)
     return loaded

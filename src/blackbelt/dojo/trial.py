@@ -89,7 +89,7 @@ class Trial:
 
     @functools.cached_property
     def functions(self) -> Counter[str]:
-        """Public torch functions and methods called, with counts: ``{"torch.einsum": 1, "torch.Tensor.view": 1}``."""
+        """Torch functions and methods called, with counts: ``{"torch.functional.einsum": 1, "torch.Tensor.t": 2}``."""
         return self._observed_by(_FunctionWatch())
 
     @functools.cached_property
@@ -193,6 +193,10 @@ class _OperatorWatch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: Counter[str] = Counter()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operator imports the whole compiler: seconds (torch 2.15)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen[func.name().partition(".")[0]] += 1

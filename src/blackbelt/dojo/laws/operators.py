@@ -17,7 +17,7 @@ class Forbids(Law):
     """None of the named operators or functions runs.
 
     ``names`` maps a name to what to do without it. ATen operators are named as dispatched (``aten::bmm``), functions
-    as they are called (``torch.einsum``, ``torch.Tensor.repeat``).
+    as they are called (``torch.functional.einsum``, ``torch.Tensor.repeat``).
     """
 
     names: Mapping[str, str]

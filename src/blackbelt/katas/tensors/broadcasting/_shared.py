@@ -1,0 +1,5 @@
+"""What several katas of this lesson use."""
+
+from __future__ import annotations
+
+Shape = tuple[int, ...]
