@@ -44,7 +44,7 @@ def to_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
     )
     with console.capture() as capture:
         console.print(to_rich(blocks))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
 
 def to_rich(blocks: Iterable[Block]) -> Any:

@@ -125,3 +125,13 @@ def test_summary_counts(capsys):
     assert "1 claims shown, 0 not shown here, 1 false" in out
     assert "◀" in out
     assert lesson._summary().to_dict()["claims"][1]["status"] == "false"
+
+
+def test_a_result_that_cannot_be_saved_is_still_shown(capsys, monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the folder should be")
+    monkeypatch.setenv("BLACKBELT_HOME", str(blocked))
+    predict("Which?", {"A": "this", "B": "that"}, answer="A").settle("A", because={"B": "no"})
+    out = capsys.readouterr().out
+    assert "You predicted it" in out
+    assert "not saved" in out

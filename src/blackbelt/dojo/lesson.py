@@ -16,9 +16,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blackbelt.report import Block, Code, Prose, Report, Steps, Table, Verdict
+
+if TYPE_CHECKING:
+    from blackbelt.dojo.progress import Progress
 
 SHOWN, NOT_SHOWN_HERE, FALSE = "shown", "not shown here", "false"
 
@@ -141,12 +144,11 @@ class Prediction:
         report = PredictionReport(self.question, self.options, self.answer, actual, dict(because))
         _run.predictions.append(report)
         _write_ledger()
-        if report.right is not None and self.answer is not None and not _headless():
-            from blackbelt.dojo.progress import open_progress
-
-            with open_progress() as progress:
-                progress.record_prediction(self.lesson, self.question, self.question, self.answer, report.right)
         _show(report)
+        answer, right = self.answer, report.right
+        if answer is not None and right is not None:
+            key = self.question
+            _record(lambda progress: progress.record_prediction(self.lesson, key, self.question, answer, right))
 
 
 @dataclass
@@ -228,14 +230,9 @@ def check(function: Any) -> None:
     _run.katas[kata.name] = report.status
     _write_ledger()
     _show(report)
-    if report.status != "open" and not _headless():
-        from blackbelt.dojo.progress import ProgressError, open_progress
-
-        try:
-            with open_progress() as progress:
-                progress.record_attempt(kata.name, report.passed, report.sentence, _source(function), "notebook")
-        except ProgressError as error:
-            _show(Note(f"The verdict above is not saved: {error}"))
+    if report.status != "open":
+        attempt = (kata.name, report.passed, report.sentence, _source(function), "notebook")
+        _record(lambda progress: progress.record_attempt(*attempt))
 
 
 def summary() -> None:
@@ -261,6 +258,19 @@ class _Question(Report):
     def blocks(self) -> Iterator[Block]:
         yield Verdict(f"Predict: {self.question}", None)
         yield Table(("", ""), [(letter, text) for letter, text in self.options.items()])
+
+
+def _record(write: Callable[[Progress], object]) -> None:
+    """Write to the learner's progress; where that fails, what was shown stays shown and the learner is told."""
+    if _headless():
+        return
+    from blackbelt.dojo.progress import ProgressError, open_progress
+
+    try:
+        with open_progress() as progress:
+            write(progress)
+    except ProgressError as error:
+        _show(Note(f"The result above is not saved: {error}"))
 
 
 def _summary() -> SummaryReport:

@@ -191,7 +191,7 @@ def to_double(value: Any) -> Any:
 
 class _OperatorWatch(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen: Counter[str] = Counter()
 
     @classmethod
