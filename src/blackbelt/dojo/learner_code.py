@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
 import linecache
-import mmap
 import os
 import re
 import sys
@@ -20,24 +20,15 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from blackbelt.dojo.limits import count_processes, set_limits
 from blackbelt.dojo.verdict import CheckReport, encode_blocks, failed
 from blackbelt.report import format_bytes
 
 if TYPE_CHECKING:
+    from blackbelt.dojo.integrity import Guard
     from blackbelt.dojo.kata import Kata
     from blackbelt.dojo.worker import Channel
 
-MAX_PROCESSES = 16
-_MAX_FILE_BYTES = 1 << 30
-_PROCESS_EVENTS = (
-    "os.fork",
-    "os.forkpty",
-    "os.posix_spawn",
-    "os.system",
-    "os.spawn",
-    "os.startfile",
-    "subprocess.Popen",
-)
 _THREAD_GRACE_SECONDS = 0.2
 _NO_MEMORY = re.compile(
     r"can't allocate memory|Cannot allocate memory|MemoryError|not enough memory|bad_alloc", re.IGNORECASE
@@ -66,18 +57,32 @@ def import_ahead() -> None:
         importlib.import_module("torch.fx.experimental.symbolic_shapes")
 
 
-def import_kata(order: Mapping[str, Any]) -> None:
-    """Import the file of a request's kata, so that a fork finds it there; the fork tells of what goes wrong."""
+def import_kata(order: Mapping[str, Any]) -> Guard:
+    """Import the file of a request's kata, so that a fork finds it there, and remember what must stay as it is.
+
+    What goes wrong is left to the fork, which tells of it.
+    """
     from blackbelt.dojo.kata import load_kata
 
     if not order["kata_file"]:
         with contextlib.suppress(Exception):
             load_kata(order["kata"])
+    return _remember(len(sys.modules))
 
 
-def grade_here(order: Mapping[str, Any], channel: Channel, num_threads: int) -> None:
+@functools.lru_cache(maxsize=1)
+def _remember(_: int) -> Guard:
+    """Return a guard, a new one only after more modules were imported: making it in a fork would copy many pages."""
+    from blackbelt.dojo.integrity import Guard
+
+    return Guard()
+
+
+def grade_here(order: Mapping[str, Any], channel: Channel, num_threads: int, guard: Guard | None = None) -> None:
     """Grade one request in this process and send the verdict; end the process unless it is a worker for one request."""
     import torch
+
+    from blackbelt.dojo.integrity import Guard
 
     own = os.getpid()
     torch.set_num_threads(num_threads)
@@ -87,7 +92,7 @@ def grade_here(order: Mapping[str, Any], channel: Channel, num_threads: int) -> 
     except Exception as error:
         channel.send(event="problem", number=order["number"], words=f"{type(error).__name__}: {error}")
         os._exit(0)
-    report = judge(kata, order)
+    report = judge(kata, order, guard or Guard())
     if os.getpid() != own:
         os._exit(0)  # a fork made by the learner's code, which came back from the function as well
     with contextlib.suppress(Exception):
@@ -98,13 +103,12 @@ def grade_here(order: Mapping[str, Any], channel: Channel, num_threads: int) -> 
         os._exit(0)
 
 
-def judge(kata: Kata, order: Mapping[str, Any]) -> CheckReport:
+def judge(kata: Kata, order: Mapping[str, Any], guard: Guard) -> CheckReport:
     """Run the slice, grade its function, and look at what was left behind. Never raises for what the code does."""
     from blackbelt.dojo.grader import grade
-    from blackbelt.dojo.integrity import Guard
     from blackbelt.dojo.trial import call
 
-    guard, threads, stdout = Guard(), set(threading.enumerate()), sys.stdout
+    threads, stdout = set(threading.enumerate()), sys.stdout
     folder = Path.cwd()
     count_processes()
     name, pieces = kata.name, order["pieces"]
@@ -164,7 +168,7 @@ def run_pieces(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return vars(module)
 
 
-def guarded(guard: Any, name: str) -> CheckReport | None:
+def guarded(guard: Guard, name: str) -> CheckReport | None:
     """Put back what the code replaced and say so; None where it replaced nothing."""
     replaced = guard.changed()
     if not replaced:
@@ -177,45 +181,6 @@ def guarded(guard: Any, name: str) -> CheckReport | None:
         f"the code replaced {names}, which the grader relies on",
         "Remove the assignment. A verdict reached with patched tools says nothing about the solution.",
     )
-
-
-def count_processes() -> None:
-    """Refuse to start more than ``MAX_PROCESSES`` processes, counted over this process and its forks."""
-    counter = mmap.mmap(-1, 1)
-
-    def hook(event: str, _: tuple[Any, ...]) -> None:
-        if event in _PROCESS_EVENTS:
-            started = counter[0]
-            if started >= MAX_PROCESSES:
-                raise PermissionError(f"your code tried to start more than {MAX_PROCESSES} processes")
-            counter[0] = started + 1
-
-    sys.addaudithook(hook)
-
-
-def set_limits(seconds: float, memory_bytes: int) -> None:
-    """Limit this process's CPU time, memory and size of files, where the system can (not on Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_seconds = int(usage.ru_utime + usage.ru_stime + (seconds + 5) * (os.cpu_count() or 1))
-    wanted = {"RLIMIT_CORE": 0, "RLIMIT_CPU": cpu_seconds, "RLIMIT_FSIZE": _MAX_FILE_BYTES}
-    if sys.platform == "linux":  # private writable memory; RLIMIT_AS would count what CUDA only reserves
-        wanted["RLIMIT_DATA"] = _data_bytes() + memory_bytes
-    for name, value in wanted.items():
-        which = getattr(resource, name)
-        hard = resource.getrlimit(which)[1]
-        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(which, (allowed, allowed))
-
-
-def _data_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return int(fields["VmData"].split()[0]) * 1024
 
 
 def _load_kata(order: Mapping[str, Any]) -> Kata:

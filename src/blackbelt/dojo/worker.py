@@ -124,7 +124,7 @@ def _grade_in_a_fork(order: dict[str, Any], channel: Channel, num_threads: int) 
     number = order["number"]
     folder = Path(os.environ["BLACKBELT_WORKER_FOLDER"]) / f"grade-{number}"
     folder.mkdir(parents=True, exist_ok=True)
-    learner_code.import_kata(order)
+    guard = learner_code.import_kata(order)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: fork beside threads; ours waits in a read
         child = os.fork()
@@ -132,7 +132,7 @@ def _grade_in_a_fork(order: dict[str, Any], channel: Channel, num_threads: int) 
         try:
             _become_grader(folder)
             channel.send(event="started", number=number, pid=os.getpid())
-            learner_code.grade_here(order, channel, num_threads)
+            learner_code.grade_here(order, channel, num_threads, guard)
         finally:
             os._exit(CANNOT_ANSWER)
     status, leftovers = _wait_for(child)
