@@ -91,13 +91,15 @@ def find_kata(name: str) -> KataEntry:
 def read_kata(path: Path) -> KataEntry:
     """Return the kata that a file declares: the function of the file's own name, decorated with ``@kata(...)``."""
     source = path.read_text(encoding="utf-8")
-    functions = [node for node in ast.parse(source, str(path)).body if isinstance(node, ast.FunctionDef)]
+    tree = ast.parse(source, str(path))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     lesson = f"{path.parents[1].name}/{path.parent.name}"
     for function in functions:
         declaration = _declaration(function)
         if declaration is not None and function.name == path.stem:
             wrong = sum(_is_wrong_of(other, function.name) for other in functions)
-            return _entry(function, declaration, lesson, source, wrong)
+            solution = "\n".join([*_imports(function, tree), _without_docstring(function, source)])
+            return _entry(function, declaration, lesson, solution, wrong)
     raise CatalogError(f"kata file {lesson}/{path.name}: it must declare `@kata(…) def {path.stem}(…)`")
 
 
@@ -119,7 +121,7 @@ def _is_wrong_of(function: ast.FunctionDef, kata_name: str) -> bool:
     )
 
 
-def _entry(function: ast.FunctionDef, declaration: ast.Call, lesson: str, source: str, num_wrong: int) -> KataEntry:
+def _entry(function: ast.FunctionDef, declaration: ast.Call, lesson: str, solution: str, num_wrong: int) -> KataEntry:
     literals = {}
     for keyword in declaration.keywords:
         if keyword.arg in ("minutes", "belt", "hints"):
@@ -142,7 +144,7 @@ def _entry(function: ast.FunctionDef, declaration: ast.Call, lesson: str, source
         belt=literals["belt"],
         hints=tuple(literals["hints"]),
         stub=_stub(function, title.strip()),
-        solution=_solution(function, source),
+        solution=solution,
         num_wrong=num_wrong,
     )
 
@@ -153,7 +155,21 @@ def _stub(function: ast.FunctionDef, title: str) -> str:
     return f'{head}\n    """{title}"""\n    raise NotImplementedError("your turn")'
 
 
-def _solution(function: ast.FunctionDef, source: str) -> str:
+def _imports(function: ast.FunctionDef, tree: ast.Module) -> list[str]:
+    """Return the import lines that the function needs, in the file's order, and an empty line to set them off."""
+    parts = (function.args, *filter(None, [function.returns]), *function.body)
+    names = {node.id for part in parts for node in ast.walk(part) if isinstance(node, ast.Name)}
+    lines = []
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            used = [alias for alias in node.names if (alias.asname or alias.name).split(".")[0] in names]
+            if used and not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("blackbelt")):
+                kept = ast.ImportFrom(node.module, used, 0) if isinstance(node, ast.ImportFrom) else ast.Import(used)
+                lines.append(ast.unparse(kept))
+    return [*lines, "", ""] if lines else []
+
+
+def _without_docstring(function: ast.FunctionDef, source: str) -> str:
     lines = source.splitlines()[function.lineno - 1 : function.end_lineno]
     docstring = function.body[0]
     start, end = docstring.lineno - function.lineno, (docstring.end_lineno or 0) - function.lineno
