@@ -42,7 +42,8 @@ class InplaceFinding:
         if self.kind == "version" and not self.saved_by:
             return "Backward stopped on a tensor that was saved before the trace began."
         if self.kind == "version":
-            versions = f"at version {self.saved_version}, {changed} made it version {self.current_version}"
+            more = f" and {self.num_writes - 1} more" * (self.num_writes > 1)
+            versions = f"at version {self.saved_version}, {changed}{more} made it version {self.current_version}"
             return f"Backward stopped: `{self.saved_by}` saved this tensor {versions}."
         if self.kind == "unseen":
             return f"The gradient is wrong: `{self.saved_by}` saved this tensor, and {changed} changed it unseen."

@@ -253,7 +253,7 @@ class _WriteMode(TorchFunctionMode):
         finally:
             written = [tensor for tensor, version in zip(arguments, versions) if version_of(tensor) != version]
             if name.startswith("_fused_") and name.endswith("_") and not written:
-                written = list(args[0])  # fused optimizers write past the version counter (seen in 2.9 to 2.15)
+                written = list(args[0])  # fused optimizers write past the version counter (torch 2.9 and 2.15)
             recorder.after(func, written, args, kwargs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,7 +54,7 @@ def _states(
     ],
     changes=(0,),
 )
-def update_average(average: dict[str, torch.Tensor], weights: Mapping[str, torch.Tensor], decay: float) -> None:
+def update_average(average: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], decay: float) -> None:
     """An average of the weights that stays out of the graph.
 
     Both arguments are like a `state_dict()`. Move every floating-point entry of `average` to

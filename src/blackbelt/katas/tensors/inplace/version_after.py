@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -60,7 +59,7 @@ def _scripts(draw: st.DrawFn) -> tuple[tuple[Step, ...]]:
     },
     laws=[Value(), Calls(at_most=0)],
 )
-def version_after(script: Sequence[tuple[str, ...]]) -> dict[str, int]:
+def version_after(script: list[tuple[str, ...]]) -> dict[str, int]:
     """Predict every version.
 
     A script is a list of steps. `("b", "view", "a")` stands for `b = a.view(...)`; the methods are `view`, `select`,
