@@ -629,3 +629,34 @@ def test_nothing_is_kept_alive():
         del y
         assert gone() is None
         assert not trace._recorder._groups
+
+
+def run_script(script):
+    """What PyTorch answers to a script of the kata `version_after`."""
+    names: dict[str, torch.Tensor] = {}
+    for name, method, *source in script:
+        if method == "empty":
+            names[name] = torch.empty(4)
+        elif method.endswith("_"):
+            names[name].zero_() if method == "zero_" else names[name].add_(1)
+        else:
+            x = names[source[0]]
+            made = {"view": lambda x: x.view(x.shape), "select": lambda x: x[:2], "data": lambda x: x.data}
+            plain = {"detach": torch.detach, "clone": torch.clone, "add": lambda x: x + 1, "relu": torch.relu}
+            names[name] = {**made, **plain}[method](x)
+    return {name: tensor._version for name, tensor in names.items()}
+
+
+def test_the_reference_of_version_after_agrees_with_pytorch():
+    import random
+
+    from blackbelt.dojo.kata import load_kata
+
+    kata, generator = load_kata("version_after"), random.Random(0)
+    methods = ("view", "select", "detach", "data", "clone", "add", "relu", "add_", "zero_", "add_")
+    for _ in range(300):
+        script = [("a", "empty")]
+        for _ in range(generator.randrange(9)):
+            source, method = generator.choice(sorted({step[0] for step in script})), generator.choice(methods)
+            script.append((source, method) if method.endswith("_") else (generator.choice("abcd"), method, source))
+        assert kata.reference(script) == run_script(script), script
