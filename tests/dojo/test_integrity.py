@@ -61,7 +61,6 @@ TAMPERINGS: dict[str, Callable[[], object]] = {
     "math.inf": lambda: setattr(math, "inf", 0.0),
     "builtins.isinstance": lambda: setattr(builtins, "isinstance", _lie),
     "builtins.sorted": lambda: delattr(builtins, "sorted"),
-    "sys.stdout": lambda: setattr(sys, "stdout", None),
     "sys.modules['torch']": lambda: sys.modules.__setitem__("torch", types.ModuleType("torch")),
     "blackbelt.dojo.trial.call": _replace_code,
     "blackbelt.dojo.trial.Trial.result": lambda: setattr(trial.Trial, "result", 1),

@@ -135,3 +135,20 @@ def test_a_result_that_cannot_be_saved_is_still_shown(capsys, monkeypatch, tmp_p
     out = capsys.readouterr().out
     assert "You predicted it" in out
     assert "not saved" in out
+
+
+def test_a_function_patched_since_the_lesson_began_is_no_pass(capsys, monkeypatch):
+    from blackbelt.dojo import catalog
+
+    entry = catalog.katas()[0]
+    namespace: dict[str, object] = {}
+    exec(entry.solution, namespace)
+    original = torch.equal
+    monkeypatch.setattr(torch, "equal", lambda *_: True)
+    check(namespace[entry.name])
+    out = capsys.readouterr().out
+    assert f"{entry.name} failed" in out
+    assert "`torch.equal`" in out
+    assert torch.equal is original
+    check(namespace[entry.name])
+    assert f"{entry.name} passed" in capsys.readouterr().out

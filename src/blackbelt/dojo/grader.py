@@ -109,7 +109,7 @@ def grade(kata: Kata, function: object) -> KataReport:
         cases = [Case(arguments, name) for name, arguments in kata.edge_cases().items()]
         failure, num_cases, replaced = _first_failure(kata, function, cases)
         if replaced:
-            return _tampered(kata, replaced)
+            return tampered(kata, replaced)
         if failure is None:
             seconds = time.perf_counter() - start
             return KataReport(
@@ -135,10 +135,7 @@ def _first_failure(kata: Kata, function: Function, cases: list[Case]) -> tuple[F
     if failure is None and any(law.costly for law in kata.laws):
         costly = (judge(kata, function, case, costly=True) for case in cases)
         failure = next((found for found in costly if found is not None), None)
-    replaced = guard.changed()
-    if replaced:
-        guard.restore()
-    return failure, num_cases, replaced
+    return failure, num_cases, guard.restore()
 
 
 def _cheap_failure(kata: Kata, function: Function, cases: list[Case]) -> tuple[Failure | None, int]:
@@ -321,7 +318,8 @@ def _after_pass(kata: Kata) -> str:
     return f"`blackbelt solution {kata.name}` shows ours."
 
 
-def _tampered(kata: Kata, replaced: list[str]) -> KataReport:
+def tampered(kata: Kata, replaced: list[str]) -> KataReport:
+    """Return the verdict on code that replaced functions which the grade rests on."""
     names = ", ".join(f"`{name}`" for name in replaced[:4])
     return KataReport(
         kata.name,

@@ -40,7 +40,7 @@ WATCHED = (
     *("torch.autograd.profiler", "torch.profiler", "torch.profiler.profiler", "torch.autograd.grad_mode"),
     *("numpy", "numpy.testing", "hypothesis", "hypothesis.core", "hypothesis.strategies"),
 )
-_CONSTANTS = {"math": ("pi", "e", "inf", "nan", "tau"), "sys": ("stdout", "stderr", "stdin")}
+_CONSTANTS = {"math": ("pi", "e", "inf", "nan", "tau")}
 _CLASSES = {  # of torch; every class of our own is watched
     "torch": ("Tensor", "UntypedStorage", "TypedStorage", "Generator", "Size", "no_grad", "enable_grad"),
     "torch._C": ("TensorBase",),
@@ -99,8 +99,9 @@ class Guard:
         )
         return _sorted(found)
 
-    def restore(self) -> None:
-        """Put back every remembered value and function body, and remove names that hide one."""
+    def restore(self) -> list[str]:
+        """Put back every remembered value and function body, remove names that hide one, and return what changed."""
+        replaced = self.changed()
         for place, name, value in _list(self._differences()):
             if value is _MISSING:
                 delattr(place.owner, name)
@@ -112,6 +113,7 @@ class Guard:
                 body.function.__defaults__ = body.defaults
                 body.function.__kwdefaults__ = body.keyword_defaults
         sys.modules.update(self._modules)
+        return replaced
 
     def _differences(self) -> Iterator[tuple[_Place, str, Any]]:
         """Yield place, name and the value to put back (``_MISSING``: the name was not there)."""

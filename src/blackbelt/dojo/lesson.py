@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from blackbelt.report import Block, Code, Prose, Report, Steps, Table, Verdict
 
 if TYPE_CHECKING:
+    from blackbelt.dojo.integrity import Guard
     from blackbelt.dojo.progress import Progress
 
 SHOWN, NOT_SHOWN_HERE, FALSE = "shown", "not shown here", "false"
@@ -157,6 +158,7 @@ class _Run:
     claims: list[ClaimReport] = field(default_factory=list)
     predictions: list[PredictionReport] = field(default_factory=list)
     katas: dict[str, str] = field(default_factory=dict)
+    guard: Guard | None = None  # what torch and Python looked like when the lesson began
 
 
 _run = _Run()
@@ -166,6 +168,10 @@ def begin(lesson: str) -> None:
     """Start the lesson of that name (``tensors/strides``): an empty ledger, and plots as SVG."""
     global _run  # noqa: PLW0603  # one process runs one lesson
     _run = _Run(lesson)
+    if "torch" in sys.modules:
+        from blackbelt.dojo.integrity import Guard
+
+        _run.guard = Guard()
     _write_ledger()
 
 
@@ -220,13 +226,14 @@ def error_of(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> 
 
 def check(function: Any) -> None:
     """Grade the kata that ``function`` is named after, show the verdict, and record it (not in headless runs)."""
-    from blackbelt.dojo.grader import grade
+    from blackbelt.dojo.grader import grade, tampered
     from blackbelt.dojo.kata import load_kata
 
     if not hasattr(function, "__name__"):
         raise TypeError(f"check() got {type(function).__name__}; pass the function itself, e.g. check(can_view)")
     kata = load_kata(function.__name__)
-    report = grade(kata, function)
+    replaced = _run.guard.restore() if _run.guard else []
+    report = tampered(kata, replaced) if replaced else grade(kata, function)
     _run.katas[kata.name] = report.status
     _write_ledger()
     _show(report)

@@ -102,9 +102,10 @@ def _statement(file: str, line: int) -> str:
 def storage_key(tensor: torch.Tensor) -> int | None:
     """Return what identifies the tensor's memory while it lives; None for tensors without a storage (sparse)."""
     try:
-        return tensor.untyped_storage()._cdata  # noqa: SLF001 - the only identity of a storage that a view shares
+        key: int = tensor.untyped_storage()._cdata  # noqa: SLF001 - the only identity of a storage that a view shares
     except (NotImplementedError, RuntimeError):
         return None
+    return key
 
 
 def is_foreign(tensor: torch.Tensor) -> bool:

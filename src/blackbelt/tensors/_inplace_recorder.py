@@ -53,13 +53,13 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to watch."""
-        self._hooks.__enter__()  # type: ignore[no-untyped-call]
+        self._hooks.__enter__()
         self._mode.__enter__()
 
     def stop(self) -> None:
         """Stop watching. Tensors saved until now stay checked when a later backward needs them."""
         self._mode.__exit__(None, None, None)
-        self._hooks.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._hooks.__exit__(None, None, None)
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many findings, saved tensors and writes there have been."""

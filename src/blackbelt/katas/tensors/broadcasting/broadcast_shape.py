@@ -103,7 +103,8 @@ def _never_raises(*shapes: Shape) -> Shape:
     "That is PyTorch's rule and PyTorch's RuntimeError. Here you write the rule, and raise ValueError."
 )
 def _borrowed(*shapes: Shape) -> Shape:
-    return tuple(torch.broadcast_shapes(*shapes))
+    operands = torch.broadcast_tensors(*(torch.zeros(shape) for shape in shapes)) if shapes else [torch.zeros(())]
+    return tuple(operands[0].shape)
 
 
 @broadcast_shape.also_right
