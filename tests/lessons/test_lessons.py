@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import nbformat
@@ -23,6 +24,8 @@ def test_every_cell_runs_and_every_claim_holds(lesson, tmp_path, monkeypatch):
     assert run.false == ()
     assert len(run.claims) >= 10
     assert run.predictions, "a lesson opens with a prediction, and settles it"
+    katas = json.loads(run.ledger_path.read_text(encoding="utf-8"))["katas"]
+    assert katas == {kata.name: "open" for kata in lesson.katas}
 
 
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda entry: entry.slug)

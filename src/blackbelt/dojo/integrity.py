@@ -49,7 +49,12 @@ _CLASSES = {  # of torch; every class of our own is watched
     "torch.autograd.profiler": ("profile",),
     "torch.profiler": ("profile",),
 }
-_FREE_NAMES = frozenset({"_", "__", "___", "__builtins__", "__annotations__", "__doc__"})
+_FREE_NAMES = frozenset(
+    {
+        *("_", "__", "___", "__builtins__", "__annotations__", "__doc__"),
+        "input",  # a kernel gives every cell its own
+    }
+)
 _FREE_NAMES |= {"last_type", "last_value", "last_exc", "last_traceback", "displayhook", "excepthook", "unraisablehook"}
 # Captured once: the comparison itself must not depend on what it looks for.
 _callable, _hasattr, _getattr, _setattr, _vars, _isinstance = callable, hasattr, getattr, setattr, vars, isinstance
