@@ -27,7 +27,7 @@ from blackbelt import (
     predict,
     summary,
 )
-from blackbelt.report import Cell, Curves, Grid, Report, Table
+from blackbelt.report import Cell, Curves, Drawing, Grid, Table
 
 begin("tensors/broadcasting")
 
@@ -426,16 +426,6 @@ explain_broadcast(prediction=prediction, target=y)
 
 
 # %%
-class Drawing(Report):
-    """Blocks of a report, shown as they are."""
-
-    def __init__(self, *parts):
-        self.parts = parts
-
-    def blocks(self):
-        return self.parts
-
-
 pairs = [[Cell("", 2 if i == j else 5, strong=i == j) for j in range(6)] for i in range(6)]
 Drawing(
     Grid(

@@ -12,12 +12,11 @@
 # %%
 import io
 import itertools
-from dataclasses import dataclass
 
 import torch
 
 from blackbelt import begin, check, claim, error_of, explain_view, measure, measure_growth, memory_map, predict, summary
-from blackbelt.report import Cell, Curves, Grid, Report
+from blackbelt.report import Cell, Curves, Drawing, Grid
 
 begin("tensors/strides")
 
@@ -316,25 +315,16 @@ walk = measure_growth(
 )
 
 
-@dataclass(frozen=True)
-class Walk(Report):
-    """Nanoseconds per number against the distance of the numbers."""
-
-    strides: tuple[int, ...]
-    nanoseconds: tuple[float, ...]
-
-    def blocks(self):
-        nearest = f"side by side: {self.nanoseconds[0]:.2g} ns"
-        yield Curves(
-            {"one number out of so many": (self.strides, self.nanoseconds)},
-            "stride (floats; 16 are one cache line)",
-            "ns per number",
-            "A million floats added up",
-            limit=(nearest, self.nanoseconds[0]),
-        )
-
-
-Walk(walk.sizes, tuple(seconds / COUNT * 1e9 for seconds in walk.curve("add_up")))
+nanoseconds = [seconds / COUNT * 1e9 for seconds in walk.curve("add_up")]
+Drawing(
+    Curves(
+        {"one number out of so many": (walk.sizes, nanoseconds)},
+        "stride (floats; 16 are one cache line)",
+        "ns per number",
+        "A million floats added up",
+        limit=(f"side by side: {nanoseconds[0]:.2g} ns", nanoseconds[0]),
+    )
+)
 
 # %%
 seconds = dict(zip(walk.sizes, walk.curve("add_up")))
@@ -634,20 +624,13 @@ claim(
 # %%
 image = torch.arange(16.0).view(4, 4)
 patches = image.as_strided((2, 2, 3, 3), (4, 1, 4, 1))
-
-
-@dataclass(frozen=True)
-class Visits(Report):
-    """How many patches read each pixel."""
-
-    counts: torch.Tensor
-
-    def blocks(self):
-        rows = [[Cell(str(n), tone={1: 0, 2: 1, 4: 2}[n]) for n in row] for row in self.counts.tolist()]
-        yield Grid(rows, title="How many of the four 3 × 3 patches read each pixel")
-
-
-Visits(torch.bincount(patches.flatten().long(), minlength=16).view(4, 4))
+visits = torch.bincount(patches.flatten().long(), minlength=16).view(4, 4).tolist()
+Drawing(
+    Grid(
+        [[Cell(str(n), tone={1: 0, 2: 1, 4: 2}[n]) for n in row] for row in visits],
+        title="How many of the four 3 × 3 patches read each pixel",
+    )
+)
 
 # %%
 claim(

@@ -11,8 +11,6 @@
 # %%
 import importlib.metadata
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import einops
 import numpy as np
@@ -21,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blackbelt import begin, check, claim, error_of, explain_einsum, measure, measure_growth, predict, summary
-from blackbelt.report import Block, Cell, Grid, Report
+from blackbelt.report import Cell, Drawing, Grid
 
 begin("tensors/einsum")
 
@@ -134,27 +132,25 @@ claim("The loops give what einsum gives, bit by bit", torch.equal(scope["out"], 
 
 
 # %%
-@dataclass(frozen=True)
-class Letters(Report):
-    """Which letter stands where: rows are letters, columns are tensors, the numbers are dimensions."""
-
-    equation: str
-    columns: tuple[str, ...]
-
-    def blocks(self) -> Iterator[Block]:
-        inputs, _, output = self.equation.partition("->")
-        terms = [*inputs.split(","), output]
-        letters = sorted(set("".join(terms)), key=lambda name: (name not in output, "".join(terms).index(name)))
-        rows = []
-        for name in letters:
-            shared = sum(name in term for term in terms[:-1]) > 1
-            tone = (0 if shared else 1) if name in output else 2
-            rows.append([Cell(str(term.index(name)), tone) if name in term else Cell() for term in terms])
-        legend = {0: "batch: shared and kept", 1: "free: one operand's own", 2: "summed: not in the result"}
-        yield Grid(rows, letters, self.columns, f"Dimension of each letter in {self.equation}", legend)
+terms = {"query": "bqhd", "key": "bkhd", "scores": "bhqk"}
 
 
-Letters("bqhd,bkhd->bhqk", ("query", "key", "scores"))
+def part_of(letter):
+    """Return 0 for a batch letter, 1 for a free one, 2 for a summed one."""
+    if letter not in terms["scores"]:
+        return 2
+    return 0 if letter in terms["query"] and letter in terms["key"] else 1
+
+
+Drawing(
+    Grid(
+        [[Cell(str(t.index(x)), part_of(x)) if x in t else Cell() for t in terms.values()] for x in "bhqkd"],
+        row_labels="bhqkd",
+        column_labels=list(terms),
+        title="Dimension of each letter in `bqhd,bkhd->bhqk`",
+        legend={0: "batch: shared and kept", 1: "free: one operand's own", 2: "summed: not in the result"},
+    )
+)
 
 # %% [markdown]
 # ## See: four groups, one `bmm`

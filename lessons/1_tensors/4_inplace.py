@@ -19,7 +19,7 @@ from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blackbelt import begin, check, claim, error_of, measure, measure_growth, predict, summary, trace_inplace
-from blackbelt.report import Cell, Curves, Grid, Report
+from blackbelt.report import Cell, Curves, Drawing, Grid
 
 begin("tensors/inplace")
 
@@ -149,21 +149,18 @@ def saved_memory(operation):
 
 
 saves = {name: saved_memory(operation) for name, operation in operations.items()}
-
-
-class Saves(Report):
-    """A drawing: which of the two each operation keeps for backward."""
-
-    def blocks(self):
-        rows = [
+Drawing(
+    Grid(
+        [
             [Cell("kept", 0) if given else Cell("free"), Cell("kept", 1, strong=True) if output else Cell("free")]
             for given, output in saves.values()
-        ]
-        legend = {0: "input kept: do not write to the input", 1: "output kept: do not write to the output"}
-        yield Grid(rows, list(saves), ["input", "output"], "What each operation keeps for backward", legend)
-
-
-Saves()
+        ],
+        row_labels=list(saves),
+        column_labels=["input", "output"],
+        title="What each operation keeps for backward",
+        legend={0: "input kept: do not write to the input", 1: "output kept: do not write to the output"},
+    )
+)
 
 # %%
 survived = {name: survives(operation) for name, operation in operations.items()}
@@ -414,19 +411,15 @@ for low in bounds:
     (right, right_loss), (wrong, wrong_loss) = (clamped_gradient(low, through_data) for through_data in (False, True))
     errors.append(float((wrong - right).norm() / right.norm()))
     same_loss.append(right_loss == wrong_loss)
-
-
-class Cost(Report):
-    """A curve: relative error of the gradient against the bound of the clamp."""
-
-    def blocks(self):
-        curves = {"clamp through .data": (bounds, errors)}
-        yield Curves(
-            curves, "clamped to [low, 1 − low], low", "relative error of the gradient", "A wrong .data write", log=False
-        )
-
-
-Cost()
+Drawing(
+    Curves(
+        {"clamp through .data": (bounds, errors)},
+        "clamped to [low, 1 − low], low",
+        "relative error of the gradient",
+        "A wrong .data write",
+        log=False,
+    )
+)
 
 # %%
 claim(
@@ -484,18 +477,16 @@ growth = measure_growth(
     leaky_relu_in_place=lambda n, x: stack(n, lambda: nn.LeakyReLU(inplace=True))(x),
 )
 peaks = {timing.name: growth.curve(timing.name, "peak_bytes") for timing in growth.points[0].timings}
-
-
-class Peaks(Report):
-    """Curves: peak memory of a forward pass in training against depth."""
-
-    def blocks(self):
-        one = BATCH * WIDTH * 4
-        curves = {name: (growth.sizes, [value / one for value in values]) for name, values in peaks.items()}
-        yield Curves(curves, "layers", "activations held at the peak", "In-place activations in training", log=False)
-
-
-Peaks()
+one = BATCH * WIDTH * 4  # bytes of one activation
+Drawing(
+    Curves(
+        {name: (growth.sizes, [value / one for value in values]) for name, values in peaks.items()},
+        "layers",
+        "activations held at the peak",
+        "In-place activations in training",
+        log=False,
+    )
+)
 
 # %%
 activation = BATCH * WIDTH * 4
@@ -609,18 +600,16 @@ def fit(winners, steps=300):
 
 
 good, bad = fit(keep_winners), fit(keep_winners_through_data)
-
-
-class Losses(Report):
-    """Curves: the loss of the two runs."""
-
-    def blocks(self):
-        steps = range(1, len(good) + 1, 10)
-        curves = {"masked_fill": (steps, good[::10]), ".data": (steps, bad[::10])}
-        yield Curves(curves, "step", "mean squared error", "The same forward pass, two backward passes", log=False)
-
-
-Losses()
+steps = range(1, len(good) + 1, 10)
+Drawing(
+    Curves(
+        {"masked_fill": (steps, good[::10]), ".data": (steps, bad[::10])},
+        "step",
+        "mean squared error",
+        "The same forward pass, two backward passes",
+        log=False,
+    )
+)
 
 # %%
 tail_good, tail_bad = (sum(losses[-30:]) / 30 for losses in (good, bad))

@@ -241,7 +241,8 @@ def _html_table(block: Table) -> str:
 
 def _svg_grid(block: Grid) -> str:
     characters = max((len(cell.text) for row in block.rows for cell in row), default=1)
-    width, height = max(32, 8 * characters + (20 if len(block.legend) > 1 else 10)), 28
+    heads = max((len(label) for label in block.column_labels), default=0)
+    width, height = max(32, 8 * characters + (20 if len(block.legend) > 1 else 10), 7 * heads + 8), 28
     left = 8 * max((len(label) for label in block.row_labels), default=0) + 10
     top = 22 if block.column_labels else 4
     columns = max((len(row) for row in block.rows), default=0)

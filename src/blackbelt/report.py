@@ -118,6 +118,19 @@ class Report:
         return to_html(self.blocks())
 
 
+@dataclass(frozen=True, init=False)
+class Drawing(Report):
+    """Blocks shown as they are: what a lesson draws for itself."""
+
+    parts: tuple[Block, ...]
+
+    def __init__(self, *parts: Block) -> None:
+        object.__setattr__(self, "parts", parts)
+
+    def blocks(self) -> Iterable[Block]:
+        return self.parts
+
+
 def format_bytes(num_bytes: float) -> str:
     """Return a size in binary units, e.g. ``1.5 KiB``.
 

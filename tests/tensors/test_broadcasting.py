@@ -327,7 +327,7 @@ def test_the_text_of_a_failure_is_complete():
         " write            result\n"
         " ───────────────────────\n"
         " b.unsqueeze(1)   (4, 3)\n"
-        " a.mT             (3, 4)\n"
+        " a.mT             (3, 4)"
     )
 
 
