@@ -52,7 +52,7 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "typer", "rich"))
-    print(f"{datetime.date.today()}: {platform.platform()}, {os.cpu_count()} cores{load}")
+    print(f"{datetime.date.today()}: {platform.system()} {platform.machine()}, {os.cpu_count()} cores{load}")
     print(f"Python {platform.python_version()}, {versions}; median of {rounds} rounds\n")
     with tempfile.TemporaryDirectory() as home:
         os.environ["BLACKBELT_HOME"] = home
