@@ -13,7 +13,7 @@ from types import TracebackType
 
 from blackbelt.dojo.catalog import find_kata
 from blackbelt.dojo.slicing import Slice
-from blackbelt.dojo.verdict import CheckReport, failed
+from blackbelt.dojo.verdict import KataReport, failed
 
 KATA = "can_view"  # any kata of the course: what is tested is the command
 
@@ -29,13 +29,13 @@ class StandIn:
     ) -> None:
         pass
 
-    def grade(self, cut: Slice, *, seconds: float, more: bool) -> CheckReport:
+    def grade(self, cut: Slice, *, seconds: float, more: bool) -> KataReport:
         assert seconds > 0
         assert more in (True, False)
         if "your turn" in cut.source:
-            return CheckReport(cut.kata, "open", "it is still the stub", "Write the body.")
+            return KataReport(cut.kata, "open", "it is still the stub", "Write the body.")
         if "RIGHT" in cut.source:
-            return CheckReport(cut.kata, "passed", "every law holds", "See ours.")
+            return KataReport(cut.kata, "passed", "every law holds", "See ours.")
         return failed(cut.kata, "graded", "It is wrong", "Try again.")
 
 

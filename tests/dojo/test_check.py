@@ -56,7 +56,7 @@ class TestCommand:
         os.utime(earlier, (1, 1))
         result = run()
         assert result.exit_code == 1
-        assert "can_fold open" in result.output and "unfold open" in result.output and "saw" not in result.output
+        assert "can_fold is open" in result.output and "unfold open" in result.output and "saw" not in result.output
         assert "0 of 2 passed, 0 failed, 2 open." in result.output and "Saved" not in result.output
         assert attempts() == []
 
@@ -79,7 +79,7 @@ class TestCommand:
         answers(can_fold="return 'RIGHT'")
         result = run("folds")
         assert result.exit_code == 1
-        assert "unfold open: 2_folds.ipynb does not define it" in result.output
+        assert "unfold is open: 2_folds.ipynb does not define it" in result.output
 
     def test_a_syntax_error_in_one_kata_leaves_the_others(self) -> None:
         answers(can_fold="return (1", unfold="return 'RIGHT'")
@@ -192,11 +192,11 @@ import sys
 from pathlib import Path
 from blackbelt.cli._grading import _record
 from blackbelt.dojo.slicing import cut_out
-from blackbelt.dojo.verdict import CheckReport
+from blackbelt.dojo.verdict import KataReport
 
 cut = cut_out(Path(sys.argv[1]), "f")
 for number in range(10**6):
-    outcome = _record(CheckReport("f", "passed", f"{sys.argv[2]} {number}"), cut, "check")
+    outcome = _record(KataReport("f", "passed", f"{sys.argv[2]} {number}"), cut, "check")
     print("saved" if outcome.saved else outcome.problem, number, flush=True)
 """
 

@@ -13,7 +13,7 @@ import pytest
 
 from blackbelt.dojo.isolation import CAN_FORK, Worker, WorkerError, Workers
 from blackbelt.dojo.slicing import Slice, cut_out
-from blackbelt.dojo.verdict import CheckReport
+from blackbelt.dojo.verdict import KataReport
 
 KATA = '''
 import torch
@@ -189,7 +189,7 @@ def solution(folder: Path, body: str, beside: str = "") -> Slice:
     return cut_out(path, "double")
 
 
-def refused(report: CheckReport, ending: str, sentence: str) -> None:
+def refused(report: KataReport, ending: str, sentence: str) -> None:
     """Assert that the report is no pass, says what is expected, names a next step, and nothing runs on."""
     import re
 
@@ -235,7 +235,7 @@ def test_code_beside_the_function_gets_a_sentence_too(
 def test_right_wrong_and_open(workers: Workers, kata_file: Path, tmp_path: Path) -> None:
     passed = workers.grade(solution(tmp_path, "print('hello')"), kata_file=kata_file)
     assert passed.passed and passed.printed.startswith("hello\n") and "Your code printed:" in str(passed)
-    assert passed.details["num_cases"] > 1
+    assert passed.num_cases > 1
     wrong = workers.grade(solution(tmp_path, "return x + 2"), kata_file=kata_file)
     assert wrong.status == "failed" and wrong.sentence == "Adding two is not doubling" and not wrong.printed
     stub = workers.grade(solution(tmp_path, 'raise NotImplementedError("your turn")'), kata_file=kata_file)

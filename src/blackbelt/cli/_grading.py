@@ -15,7 +15,7 @@ from blackbelt.dojo.workspace import lesson_path, workspace_folder
 if TYPE_CHECKING:
     from blackbelt.dojo.isolation import Workers
     from blackbelt.dojo.slicing import Document, Slice
-    from blackbelt.dojo.verdict import CheckReport
+    from blackbelt.dojo.verdict import KataReport
 
 
 class NothingToCheckError(ValueError):
@@ -37,7 +37,7 @@ class Target:
 class Outcome:
     """A verdict, and whether it is on the disk. ``problem`` says why it is not, though it should be."""
 
-    report: CheckReport
+    report: KataReport
     saved: bool = False
     problem: str = ""
 
@@ -85,10 +85,10 @@ def grade(
     Raises ValueError subclasses only where this one kata was asked for by name.
     """
     from blackbelt.dojo.slicing import WorkspaceFileError
-    from blackbelt.dojo.verdict import OPEN, CheckReport, failed
+    from blackbelt.dojo.verdict import OPEN, KataReport, failed
 
     if not target.is_one and not document.defines(kata):
-        return Outcome(CheckReport(kata, OPEN, f"{document.path.name} does not define it", ending="file"))
+        return Outcome(KataReport(kata, OPEN, f"{document.path.name} does not define it", ending="file"))
     try:
         cut = document.cut(kata)
     except WorkspaceFileError as error:
@@ -110,7 +110,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return f"{text} Saved." if any(outcome.saved for outcome in outcomes) else text
 
 
-def _record(report: CheckReport, cut: Slice, place: str) -> Outcome:
+def _record(report: KataReport, cut: Slice, place: str) -> Outcome:
     """Record the verdict; ``watch`` does not repeat one that is recorded already."""
     source = cut.text
     try:

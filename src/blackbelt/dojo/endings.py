@@ -6,7 +6,7 @@ import re
 import signal
 
 from blackbelt.dojo.slicing import Slice
-from blackbelt.dojo.verdict import CheckReport, failed
+from blackbelt.dojo.verdict import KataReport, failed
 from blackbelt.report import format_bytes, format_seconds
 
 CANNOT_ANSWER = 97  # exit status of a grading process whose channel was closed under it
@@ -38,7 +38,7 @@ _SIGNALS = {
 }
 
 
-def crash(name: str, cut: Slice, status: int, printed: str) -> CheckReport:
+def crash(name: str, cut: Slice, status: int, printed: str) -> KataReport:
     """Word the end of a grading process that gave no verdict. ``status`` below zero is a signal's number."""
     line = _crash_line(cut, printed)
     if status == CANNOT_ANSWER:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import hypothesis
@@ -20,7 +19,7 @@ from blackbelt.dojo.laws import LawBroken
 from blackbelt.dojo.laws.untouched import LeavesInputs, LeavesState
 from blackbelt.dojo.laws.value import Value
 from blackbelt.dojo.trial import Case, Outcome, Trial, seeded
-from blackbelt.report import Block, Code, Prose, Report, Table, Verdict, format_seconds
+from blackbelt.dojo.verdict import FAILED, OPEN, PASSED, KataReport
 
 GENERATED_CASES = 50
 SHRINK_SECONDS = 0.6
@@ -44,52 +43,6 @@ class Failure:
     trace: str = ""
 
 
-@dataclass(frozen=True)
-class KataReport(Report):
-    """The verdict on one function. ``status``: ``passed``, ``failed`` or ``open`` (still the stub).
-
-    ``sentence`` is what its author must be told; ``mistake`` names the known wrong solution it behaves like, if any.
-    """
-
-    kata: str
-    status: str
-    sentence: str
-    law: str = ""
-    why: str = ""
-    case: str = ""
-    given: str = ""
-    expected: str = ""
-    got: str = ""
-    observed: str = ""
-    mistake: str = ""
-    next_step: str = ""
-    num_cases: int = 0
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        return self.status == "passed"
-
-    def blocks(self) -> Iterator[Block]:
-        if self.status == "passed":
-            cases = f"{self.num_cases} cases in {format_seconds(self.seconds)}"
-            yield Verdict(f"{self.kata} passed: {self.sentence} ({cases})", True)
-        elif self.status == "open":
-            yield Verdict(f"{self.kata} is open: {self.sentence}", None)
-        else:
-            yield Verdict(f"{self.kata} failed: {self.sentence}", False)
-            rows = [("input", self.given), ("expected", self.expected), ("got", self.got)]
-            heading = f"case: {self.case}" if self.case else "the smallest failing input found"
-            if self.given:
-                yield Table(("", heading), [row for row in rows if row[1]])
-            if self.observed:
-                yield Code(self.observed) if "\n" in self.observed else Prose(f"Observed: {self.observed}.")
-            if self.why:
-                yield Prose(f"Why it matters: {self.why}")
-        if self.next_step:
-            yield Prose(f"Next: {self.next_step}")
-
-
 def grade(kata: Kata, function: object) -> KataReport:
     """Judge ``function`` as a solution of ``kata``: edge cases, generated ones, then costly laws.
 
@@ -101,7 +54,7 @@ def grade(kata: Kata, function: object) -> KataReport:
         kind = type(function).__name__
         return KataReport(
             kata.name,
-            "failed",
+            FAILED,
             f"`{kata.name}` is {kind!r}, not a function",
             next_step=f"Define it: `def {kata.name}(…):`.",
         )
@@ -114,7 +67,7 @@ def grade(kata: Kata, function: object) -> KataReport:
             seconds = time.perf_counter() - start
             return KataReport(
                 kata.name,
-                "passed",
+                PASSED,
                 "every law holds",
                 num_cases=num_cases,
                 seconds=seconds,
@@ -122,7 +75,7 @@ def grade(kata: Kata, function: object) -> KataReport:
             )
         if _is_stub(failure):
             return KataReport(
-                kata.name, "open", "it is still the stub", next_step="Write the body, then run this cell again."
+                kata.name, OPEN, "it is still the stub", next_step="Write the body, then run this cell again."
             )
         mistake = _known_mistake(kata, function, failure, cases)
     return _report(kata, failure, mistake, num_cases, time.perf_counter() - start)
@@ -292,7 +245,7 @@ def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds:
     given = "\n".join(f"{name} = {describe(value)}" for name, value in zip(names, failure.case.arguments))
     return KataReport(
         kata=kata.name,
-        status="failed",
+        status=FAILED,
         sentence=sentence.rstrip("."),
         law=failure.law,
         why=failure.why,
@@ -323,7 +276,7 @@ def tampered(kata: Kata, replaced: list[str]) -> KataReport:
     names = ", ".join(f"`{name}`" for name in replaced[:4])
     return KataReport(
         kata.name,
-        "failed",
+        FAILED,
         f"The code replaced {names}, which the grader or the program relies on",
         law="integrity",
         why="A verdict reached with patched tools says nothing about the solution.",

@@ -26,7 +26,7 @@ import psutil
 from blackbelt.dojo.endings import MAX_PROCESSES, crash, limit_words
 from blackbelt.dojo.processes import Printed, end_processes, memory_of, scrubbed_environment, with_token
 from blackbelt.dojo.slicing import Slice
-from blackbelt.dojo.verdict import PASSED, CheckReport, decode_blocks, failed
+from blackbelt.dojo.verdict import PASSED, KataReport, failed
 
 SECONDS = 30.0
 MEMORY_BYTES = 8 << 30
@@ -87,7 +87,7 @@ class Worker:
 
     def grade(
         self, cut: Slice, *, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES, kata_file: Path | None = None
-    ) -> CheckReport:
+    ) -> KataReport:
         """Grade a slice within ``seconds`` of wall-clock time, counted from when grading starts.
 
         ``kata_file`` declares a kata that is not part of the course. Raises :class:`WorkerError` where the process
@@ -233,7 +233,7 @@ class Worker:
 
     # --- verdicts -----------------------------------------------------------------------------------------------------
 
-    def _conclude(self, cut: Slice, broken: str, leftovers: bool, seconds: float, memory_bytes: int) -> CheckReport:
+    def _conclude(self, cut: Slice, broken: str, leftovers: bool, seconds: float, memory_bytes: int) -> KataReport:
         printed = self._printed.text().rstrip() if self.once else self._printed.until(self._number)
         verdict = self._find("verdict", self._number)
         exited = self._find("exited", self._number)
@@ -254,7 +254,7 @@ class Worker:
                 raise WorkerError(f"the grading process gave no answer. It printed: {printed or 'nothing'}")
             return crash(name, cut, status, printed)
         fields = verdict["report"]
-        report = CheckReport(**{**fields, "printed": printed, "shown": decode_blocks(fields["shown"])})
+        report = KataReport(**{**fields, "printed": printed})
         if leftovers and report.status == PASSED:
             sentence = "the code left a process running"
             return failed(name, "leftovers", sentence, "Wait for every process you start; it has been ended.", printed)
@@ -283,7 +283,7 @@ class Workers:
             if worker is not None:
                 worker.close()
 
-    def grade(self, cut: Slice, *, more: bool = True, **limits: Any) -> CheckReport:
+    def grade(self, cut: Slice, *, more: bool = True, **limits: Any) -> KataReport:
         """Grade a slice, as :meth:`Worker.grade`; ``more`` says that another request will follow."""
         if not self._current.usable:
             self._current.close()

@@ -21,7 +21,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from blackbelt.dojo.limits import count_processes, set_limits
-from blackbelt.dojo.verdict import CheckReport, encode_blocks, failed
+from blackbelt.dojo.verdict import KataReport, failed
 from blackbelt.report import format_bytes
 
 if TYPE_CHECKING:
@@ -97,13 +97,12 @@ def grade_here(order: Mapping[str, Any], channel: Channel, num_threads: int, gua
         os._exit(0)  # a fork made by the learner's code, which came back from the function as well
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    fields = {**report.to_dict(), "shown": encode_blocks(report.shown)}
-    channel.send(event="verdict", number=order["number"], report=fields)
+    channel.send(event="verdict", number=order["number"], report=report.to_dict())
     if not order["once"]:
         os._exit(0)
 
 
-def judge(kata: Kata, order: Mapping[str, Any], guard: Guard) -> CheckReport:
+def judge(kata: Kata, order: Mapping[str, Any], guard: Guard) -> KataReport:
     """Run the slice, grade its function, and look at what was left behind. Never raises for what the code does."""
     from blackbelt.dojo.grader import grade
     from blackbelt.dojo.trial import call
@@ -135,13 +134,9 @@ def judge(kata: Kata, order: Mapping[str, Any], guard: Guard) -> CheckReport:
         found = _left_behind(name, threads, folder)
     if found is not None:
         return found
-    sentence = graded.sentence
-    if not graded.passed and _NO_MEMORY.search(sentence):
-        return _out_of_memory(name, order["memory_bytes"], sentence)
-    shown = tuple(graded.blocks())
-    return CheckReport(
-        name, graded.status, sentence, graded.next_step, seconds=graded.seconds, details=graded.to_dict(), shown=shown
-    )
+    if not graded.passed and _NO_MEMORY.search(graded.sentence):
+        return _out_of_memory(name, order["memory_bytes"], graded.sentence)
+    return graded
 
 
 def run_pieces(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -168,7 +163,7 @@ def run_pieces(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return vars(module)
 
 
-def guarded(guard: Guard, name: str) -> CheckReport | None:
+def guarded(guard: Guard, name: str) -> KataReport | None:
     """Put back what the code replaced and say so; None where it replaced nothing."""
     replaced = guard.changed()
     if not replaced:
@@ -199,7 +194,7 @@ def _load_kata(order: Mapping[str, Any]) -> Kata:
     return kata
 
 
-def _left_behind(name: str, threads: set[threading.Thread], folder: Path) -> CheckReport | None:
+def _left_behind(name: str, threads: set[threading.Thread], folder: Path) -> KataReport | None:
     deadline = time.monotonic() + _THREAD_GRACE_SECONDS
     for thread in set(threading.enumerate()) - threads:
         target = getattr(thread, "_target", None)
@@ -221,7 +216,7 @@ def _left_behind(name: str, threads: set[threading.Thread], folder: Path) -> Che
     return None
 
 
-def _raised(name: str, error: BaseException, pieces: Sequence[Mapping[str, Any]], where: str) -> CheckReport:
+def _raised(name: str, error: BaseException, pieces: Sequence[Mapping[str, Any]], where: str) -> KataReport:
     kind = type(error).__name__
     words = str(error).strip().splitlines()
     sentence = f"{kind} was raised {where}: {words[0] if words else 'no message'}"
@@ -244,7 +239,7 @@ def _raised(name: str, error: BaseException, pieces: Sequence[Mapping[str, Any]]
     return failed(name, "raised", sentence, advice)
 
 
-def _out_of_memory(name: str, memory_bytes: int, words: str) -> CheckReport:
+def _out_of_memory(name: str, memory_bytes: int, words: str) -> KataReport:
     asked = re.search(r"allocate (\d+) bytes", words)
     size = f" ({format_bytes(int(asked[1]))} at once)" if asked else ""
     sentence = f"the code asked for more memory than the limit of {format_bytes(memory_bytes)}{size}"
