@@ -56,7 +56,7 @@ class TestCommand:
         os.utime(earlier, (1, 1))
         result = run()
         assert result.exit_code == 1
-        assert "can_fold is open" in result.output and "unfold open" in result.output and "saw" not in result.output
+        assert "can_fold is open" in result.output and "unfold is open" in result.output and "saw" not in result.output
         assert "0 of 2 passed, 0 failed, 2 open." in result.output and "Saved" not in result.output
         assert attempts() == []
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from blackbelt.dojo.grader import grade
+from blackbelt.dojo.kata import load_kata
 from blackbelt.dojo.laws.value import Value
 from tests.dojo.exercise import kata_of, make_kata
 
@@ -146,3 +147,28 @@ def test_arguments_meant_to_change_are_compared_with_the_reference():
 def test_something_that_is_not_a_function():
     report = grade(make_kata(), 3)
     assert report.sentence == "`turned` is 'int', not a function"
+
+
+def test_a_mistake_is_recognized_beside_another_one():
+    """The trap of lesson 1.1, written as a learner writes it: it also raises the wrong error elsewhere."""
+    kata = load_kata("squared_error")
+    report = grade(kata, lambda prediction, target: ((prediction - target) ** 2).mean())
+    assert report.mistake == "_trapped"
+    assert "every prediction against every target" in report.sentence
+
+
+def test_a_yes_for_a_no_alone_is_not_taken_for_a_known_mistake():
+    kata = kata_of(lambda number: number > 2, [Value()], 3)
+    kata.edge_cases = lambda: {str(number): (number,) for number in (3, 4, 5, 1)}
+
+    @kata.wrong("Only three.")
+    def only_three_fails(number):
+        return number > 3
+
+    assert grade(kata, only_three_fails).mistake == "only_three_fails"
+    assert grade(kata, lambda _: False).mistake == ""
+
+
+def test_a_variable_number_of_arguments_is_shown_as_one_tuple():
+    report = grade(load_kata("broadcast_shape"), lambda *shapes: max(shapes, default=()))
+    assert report.given.startswith("shapes = (")

@@ -77,7 +77,7 @@ def grade(kata: Kata, function: object) -> KataReport:
             return KataReport(
                 kata.name, OPEN, "it is still the stub", next_step="Write the body, then run this cell again."
             )
-        mistake = _known_mistake(kata, function, failure, cases)
+        mistake, failure = _known_mistake(kata, function, failure, cases)
     return _report(kata, failure, mistake, num_cases, time.perf_counter() - start)
 
 
@@ -200,19 +200,39 @@ def _search(kata: Kata, function: Function, law: str = "") -> tuple[Failure | No
     return best, tried
 
 
-def _known_mistake(kata: Kata, function: Function, failure: Failure, edge_cases: list[Case]) -> str:
-    """Return the name of the wrong solution that behaves as this function does on every edge case.
+def _known_mistake(kata: Kata, function: Function, failure: Failure, edge_cases: list[Case]) -> tuple[str, Failure]:
+    """Return the name of the wrong solution that this function behaves like, and the failure that shows it best.
 
-    A failure that no edge case shows must agree on the generated case too.
+    It must fail alike on the first edge case that fails. Where that proves little (a broken law without a number, a
+    yes for a no), it must also fail alike on half of the failing ones. Of several, the one that agrees on most edge
+    cases is taken. A failure that no edge case shows must be alike, and every edge case must pass.
     """
     cases = edge_cases
     mine = [judge(kata, function, case, costly=failure.costly) for case in cases]
     if not any(mine):
         cases, mine = [failure.case, *cases], [failure, *mine]
+    failing = [index for index, found in enumerate(mine) if found]
+    best, most = "", 0
     for name, wrong in kata.wrongs.items():
-        if all(_alike(own, judge(kata, wrong.function, case, costly=failure.costly)) for own, case in zip(mine, cases)):
-            return name
-    return ""
+        first = judge(kata, wrong.function, cases[failing[0]], costly=failure.costly)
+        if not _alike(mine[failing[0]], first):
+            continue
+        theirs = [judge(kata, wrong.function, case, costly=failure.costly) for case in cases]
+        agree = [_alike(own, other) for own, other in zip(mine, theirs)]
+        proven = _proves_much(mine[failing[0]]) or 2 * sum(agree[index] for index in failing) >= len(failing)
+        if proven and sum(agree) > most:
+            best, most = name, sum(agree)
+    if best and not _alike(failure, judge(kata, kata.wrongs[best].function, failure.case, costly=failure.costly)):
+        failure = mine[failing[0]] or failure  # the smaller case found shows another mistake of the same function
+    return best, failure
+
+
+def _proves_much(failure: Failure | None) -> bool:
+    return (
+        failure is not None
+        and failure.law == Value.__name__
+        and not isinstance(failure.outcome.value, (bool, type(None)))
+    )
 
 
 def _alike(one: Failure | None, other: Failure | None) -> bool:
@@ -240,9 +260,8 @@ def _same_result(one: Outcome, other: Outcome) -> bool:
 
 def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds: float) -> KataReport:
     sentence = kata.wrongs[mistake].sentence if mistake else failure.sentence
-    names = list(inspect.signature(kata.reference).parameters)
-    names += [f"{names[-1] if names else 'argument'}[{i}]" for i in range(len(names), len(failure.case.arguments))]
-    given = "\n".join(f"{name} = {describe(value)}" for name, value in zip(names, failure.case.arguments))
+    bound = inspect.signature(kata.reference).bind(*failure.case.arguments)
+    given = "\n".join(f"{name} = {describe(value)}" for name, value in bound.arguments.items())
     return KataReport(
         kata=kata.name,
         status=FAILED,
