@@ -91,5 +91,4 @@ def test_measured_bytes_grow_as_they_must():
     )
     assert growth.exponent("outer", "peak_bytes") == pytest.approx(2, abs=0.01)
     html = growth._repr_html_()
-    assert "<svg" in html
-    assert "currentColor" in html
+    assert html.count("data:image/svg+xml;base64,") == 1, "time is drawn; bytes of 0 are a table"

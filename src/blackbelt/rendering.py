@@ -1,12 +1,14 @@
 """How reports look: text at a fixed width, HTML and SVG. Imports no torch.
 
-HTML uses inline styles and presentation attributes only, and text takes the color of the page it stands on
-(``currentColor``): it reads in JupyterLab light and dark, and where style sheets and scripts are stripped the tables
-and drawings remain. Color never carries meaning alone: every tone comes with a letter, every verdict with a word.
+HTML uses inline styles only, and its text takes the color of the page it stands on. A drawing is an SVG in an ``<img>``,
+on a light ground of its own: JupyterLab (for a notebook it did not run itself) and GitHub strip inline SVG and leave its
+words behind, and an image cannot know whether the page is dark. Color never carries meaning alone: every tone comes with
+a letter, every verdict with a word.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
@@ -32,7 +34,7 @@ WIDTH = 80
 TONES = ("#0b84c6", "#c2570c", "#2a8f4f", "#a4508b", "#8a7a00", "#d0454c")
 VERDICTS = {True: ("✓", "#2a8f4f"), False: ("✗", "#d0454c"), None: ("!", "#c2570c")}
 MARK = "◀"
-_INK = "#010203"  # stands in for currentColor, which matplotlib cannot name
+INK, GROUND = "#1a1a1a", "#fafafa"
 
 
 def to_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
@@ -208,8 +210,15 @@ def _html_block(block: Block) -> str:
         return f'{_html_title(block.title)}<pre style="{frame};{colors}">{html.escape(block.text)}</pre>'
     if isinstance(block, Table):
         return _html_table(block)
-    drawing = _svg_grid(block) if isinstance(block, Grid) else _svg_curves(block)
-    return f'{_html_title(block.title)}<div style="overflow-x:auto;margin:6px 0">{drawing}</div>'
+    return f'{_html_title(block.title)}<div style="overflow-x:auto;margin:6px 0">{_image(block)}</div>'
+
+
+def _image(block: Grid | Curves) -> str:
+    svg = _svg_grid(block) if isinstance(block, Grid) else _svg_curves(block)
+    start = svg.index(">") + 1
+    svg = f'{svg[:start]}<rect width="100%" height="100%" rx="4" fill="{GROUND}"/>{svg[start:]}'
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{html.escape(block.title or "drawing")}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _html_title(title: str) -> str:
@@ -272,7 +281,7 @@ def _svg_cell(  # noqa: PLR0917  # x, y, width, height: in that order everywhere
     x: float, y: float, width: float, height: float, cell: Cell, size: int = 12, letter: bool = False
 ) -> str:
     fill = "none" if cell.tone is None else TONES[cell.tone]
-    stroke = "currentColor" if cell.tone is None or cell.strong else TONES[cell.tone]
+    stroke = INK if cell.tone is None or cell.strong else TONES[cell.tone]
     weight = 2.5 if cell.strong else 1
     box = (
         f'<rect x="{x + 1}" y="{y + 1}" width="{width - 2}" height="{height - 2}" rx="2" fill="{fill}" '
@@ -287,7 +296,7 @@ def _svg_text(x: float, y: float, text: str, anchor: str = "middle", size: int =
     family = "ui-monospace,Menlo,Consolas,monospace" if mono else "system-ui,sans-serif"
     return (
         f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-family="{family}" text-anchor="{anchor}" '
-        f'fill="currentColor">{html.escape(text)}</text>'
+        f'fill="{INK}">{html.escape(text)}</text>'
     )
 
 
@@ -310,7 +319,7 @@ def _svg_curves(block: Curves) -> str:
     ):
         axes.plot(xs, ys, color=color, marker=marker, linestyle=dash, label=name, markersize=5)
     if block.limit:
-        axes.axhline(block.limit[1], color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=block.limit[0])
+        axes.axhline(block.limit[1], color=INK, linewidth=1, linestyle=(0, (1, 2)), label=block.limit[0])
     if block.log:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -321,14 +330,14 @@ def _svg_curves(block: Curves) -> str:
         axes.minorticks_off()
     if block.y_label in units:
         axes.yaxis.set_major_formatter(units[block.y_label])
-    axes.set_xlabel(block.x_label, color=_INK)
-    axes.set_ylabel(block.y_label, color=_INK)
-    axes.tick_params(which="both", colors=_INK)
+    axes.set_xlabel(block.x_label, color=INK)
+    axes.set_ylabel(block.y_label, color=INK)
+    axes.tick_params(which="both", colors=INK)
     axes.grid(True, which="major", color="#808080", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
+    axes.spines[["left", "bottom"]].set_color(INK)
     axes.patch.set_alpha(0)
-    axes.legend(frameon=False, labelcolor=_INK)
+    axes.legend(frameon=False, labelcolor=INK)
     figure.patch.set_alpha(0)
     figure.tight_layout()
     out = io.StringIO()
@@ -338,6 +347,4 @@ def _svg_curves(block: Curves) -> str:
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return svg.replace(_INK, "currentColor").replace(
-        "</svg>", f"<title>{html.escape(block.title or 'curves')}</title></svg>"
-    )
+    return svg.replace("</svg>", f"<title>{html.escape(block.title or 'curves')}</title></svg>")

@@ -425,7 +425,7 @@ def test_reports_are_readable_everywhere():
         assert json.loads(json.dumps(report.to_dict()))
         html = report._repr_html_()
         assert html.startswith("<div")
-        assert html.count("<svg") == html.count("</svg>")
+        assert "<svg" not in html
 
 
 def test_many_dimensions_and_large_sizes_stay_within_80_columns():
