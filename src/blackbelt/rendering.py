@@ -1,9 +1,9 @@
 """How reports look: text at a fixed width, HTML and SVG. Imports no torch.
 
-HTML uses inline styles only, and its text takes the color of the page it stands on. A drawing is an SVG in an ``<img>``,
-on a light ground of its own: JupyterLab (for a notebook it did not run itself) and GitHub strip inline SVG and leave its
-words behind, and an image cannot know whether the page is dark. Color never carries meaning alone: every tone comes with
-a letter, every verdict with a word.
+HTML uses inline styles only, and its text takes the color of the page. A drawing is an SVG in an ``<img>``, on a light
+ground of its own: JupyterLab (for a notebook it did not run itself) and GitHub strip inline SVG and leave its words
+behind, and an image cannot know whether the page is dark. Color never carries meaning alone: every tone comes with a
+letter, every verdict with a word.
 """
 
 from __future__ import annotations
