@@ -64,7 +64,7 @@ def with_strides(matrices):
     return matrices.as_strided(matrices.shape[:-1], stride)
 
 
-@batched_diagonal.wrong("The numbers are right and they are a copy: indexing with ranges gathers, and stacking copies. Ask for a view.")
+@batched_diagonal.wrong("The numbers are right and they are a copy: indexing with ranges gathers, stacking copies too.")
 def gathered(matrices):
     i = torch.arange(matrices.shape[-1])
     return matrices[..., i, i]
