@@ -14,10 +14,11 @@ from platformdirs import user_cache_path
 
 from blackbelt.dojo.describe import describe, size_of
 from blackbelt.dojo.integrity import Guard
-from blackbelt.dojo.kata import Function, Kata
+from blackbelt.dojo.kata import Arguments, Function, Kata
 from blackbelt.dojo.laws import LawBroken
 from blackbelt.dojo.laws.untouched import LeavesInputs, LeavesState
 from blackbelt.dojo.laws.value import Value
+from blackbelt.dojo.ranks import kept_ranks
 from blackbelt.dojo.trial import Case, Outcome, Trial, seeded
 from blackbelt.dojo.verdict import FAILED, OPEN, PASSED, KataReport
 
@@ -58,7 +59,7 @@ def grade(kata: Kata, function: object) -> KataReport:
             f"`{kata.name}` is {kind!r}, not a function",
             next_step=f"Define it: `def {kata.name}(…):`.",
         )
-    with seeded():
+    with seeded(), kept_ranks():
         cases = [Case(arguments, name) for name, arguments in kata.edge_cases().items()]
         failure, num_cases, replaced = _first_failure(kata, function, cases)
         if replaced:
@@ -153,7 +154,8 @@ def _is_stub(failure: Failure) -> bool:
 
 
 def _learner_trace(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "blackbelt" not in frame.filename]
+    stack = getattr(error, "frames", None) or traceback.extract_tb(error.__traceback__)  # of a rank: its own frames
+    frames = [frame for frame in stack if "blackbelt" not in frame.filename]
     own = [frame for frame in frames if "site-packages" not in frame.filename][:1] or frames[:1]
     return "\n".join(f"line {frame.lineno}: {frame.line}" for frame in own if frame.line)
 
@@ -260,8 +262,6 @@ def _same_result(one: Outcome, other: Outcome) -> bool:
 
 def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds: float) -> KataReport:
     sentence = kata.wrongs[mistake].sentence if mistake else failure.sentence
-    bound = inspect.signature(kata.reference).bind(*failure.case.arguments)
-    given = "\n".join(f"{name} = {describe(value)}" for name, value in bound.arguments.items())
     return KataReport(
         kata=kata.name,
         status=FAILED,
@@ -269,7 +269,7 @@ def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds:
         law=failure.law,
         why=failure.why,
         case=failure.case.name,
-        given=given,
+        given=_given(kata, failure.case.arguments),
         expected=failure.expected,
         got=failure.got,
         observed=(failure.sentence if mistake else "") or "",
@@ -278,6 +278,16 @@ def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds:
         num_cases=num_cases,
         seconds=seconds,
     )
+
+
+def _given(kata: Kata, arguments: Arguments) -> str:
+    """Return what the function was called with, a line for each argument (of each rank)."""
+    lines = []
+    for rank, given in enumerate(arguments if kata.ranks else [arguments]):
+        bound = inspect.signature(kata.reference).bind(*given).arguments
+        where = f"rank {rank}: " if kata.ranks else ""
+        lines += [f"{where}{name} = {describe(value)}" for name, value in bound.items()]
+    return "\n".join(lines)
 
 
 def _after_failure(kata: Kata, failure: Failure) -> str:

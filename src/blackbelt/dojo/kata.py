@@ -26,7 +26,11 @@ class Wrong:
 
 @dataclass
 class Kata:
-    """An exercise: ``edge_cases()`` and ``cases`` give argument tuples, ``changes`` names those changed in place."""
+    """An exercise: ``edge_cases()`` and ``cases`` give argument tuples, ``changes`` names those changed in place.
+
+    With ``ranks`` the function runs in that many real processes at once (see ``dojo.ranks``): a case is then a tuple
+    of argument tuples, one per rank, and a result the list of what the ranks returned.
+    """
 
     reference: Function
     minutes: int
@@ -36,6 +40,7 @@ class Kata:
     edge_cases: Callable[[], Mapping[str, Arguments]]
     laws: Sequence[Law]
     changes: tuple[int, ...] = ()
+    ranks: int = 0
     wrongs: dict[str, Wrong] = field(default_factory=dict)
     rights: dict[str, Function] = field(default_factory=dict)
 
@@ -67,6 +72,7 @@ def kata(
     edge_cases: Callable[[], Mapping[str, Arguments]],
     laws: Sequence[Law],
     changes: tuple[int, ...] = (),
+    ranks: int = 0,
 ) -> Callable[[Function], Kata]:
     """Declare the decorated function as the reference solution of a kata; its docstring is the statement.
 
@@ -75,7 +81,7 @@ def kata(
     """
 
     def declare(reference: Function) -> Kata:
-        return Kata(reference, minutes, belt, hints, cases, edge_cases, laws, changes)
+        return Kata(reference, minutes, belt, hints, cases, edge_cases, laws, changes, ranks)
 
     return declare
 

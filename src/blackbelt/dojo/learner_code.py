@@ -66,7 +66,8 @@ def import_kata(order: Mapping[str, Any]) -> Guard:
 
     if not order["kata_file"]:
         with contextlib.suppress(Exception):
-            load_kata(order["kata"])
+            if load_kata(order["kata"]).ranks:
+                importlib.import_module("torch._dynamo")  # DistributedDataParallel would import it in every fork
     return _remember(len(sys.modules))
 
 

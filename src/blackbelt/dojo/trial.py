@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blackbelt.dojo.kata import Arguments, Function, Kata
+from blackbelt.dojo.ranks import RanksError, run_ranks
 from blackbelt.measurement import Allocation, allocation
 
 SEED = 20_26
@@ -55,12 +56,12 @@ class Trial:
     @functools.cached_property
     def outcome(self) -> Outcome:
         """The learner's call."""
-        return call(self.function, self.case.fresh())
+        return self._call(self.function, self.case.fresh())
 
     @functools.cached_property
     def reference(self) -> Outcome:
         """The reference's call, same arguments."""
-        return call(self.kata.reference, self.case.fresh())
+        return self._call(self.kata.reference, self.case.fresh())
 
     @property
     def result(self) -> Any:
@@ -80,12 +81,17 @@ class Trial:
     @functools.cached_property
     def in_double(self) -> Outcome:
         """The reference's call with every floating-point argument in float64 (complex in complex128)."""
-        return call(self.kata.reference, to_double(self.case.fresh()))
+        return self._call(self.kata.reference, to_double(self.case.fresh()))
 
     @functools.cached_property
     def operators(self) -> Counter[str]:
         """ATen operators dispatched, with counts: ``{"aten::add": 2}``."""
-        return self._observed_by(_OperatorWatch())
+        return self._observed_by(OperatorWatch())
+
+    @functools.cached_property
+    def rank_operators(self) -> list[Counter[str]]:
+        """Operators that every rank dispatched, its collectives among them: ``{"c10d::allreduce_": 1}``."""
+        return [done.operators for done in run_ranks(self.function, self.case.fresh(), watch=True)]
 
     @functools.cached_property
     def functions(self) -> Counter[str]:
@@ -120,7 +126,16 @@ class Trial:
             self.function(*arguments)
         return sum(saved.values())
 
-    def _observed_by(self, watch: _OperatorWatch | _FunctionWatch) -> Counter[str]:
+    def slots(self, arguments: Arguments) -> Iterator[tuple[int, str, Any]]:
+        """Yield position, name and value of every argument of a call, those of all ranks one after the other."""
+        for rank, given in enumerate(arguments if self.kata.ranks else [arguments]):
+            for index, value in enumerate(given):
+                yield index, f"argument {index}" + (f" on rank {rank}" if self.kata.ranks else ""), value
+
+    def _call(self, function: Function, arguments: Arguments) -> Outcome:
+        return call_on_ranks(function, arguments) if self.kata.ranks else call(function, arguments)
+
+    def _observed_by(self, watch: OperatorWatch | _FunctionWatch) -> Counter[str]:
         arguments = self.case.fresh()
         with seeded(), watch:
             self.function(*arguments)
@@ -137,6 +152,16 @@ def call(function: Function, arguments: Arguments) -> Outcome:
             value, error = None, raised
         changed = _restore(before)
     return Outcome(value, error, arguments, changed)
+
+
+def call_on_ranks(function: Function, arguments: Arguments) -> Outcome:
+    """Call the function in one process per rank; the error is the first that is more than waiting for another rank."""
+    done = run_ranks(function, arguments)
+    errors = [outcome.error for outcome in done if outcome.error is not None]
+    error = next((each for each in errors if not isinstance(each, RanksError)), errors[0] if errors else None)
+    values = None if errors else [outcome.value for outcome in done]
+    changed = tuple(dict.fromkeys(name for outcome in done for name in outcome.changed_state))
+    return Outcome(values, error, tuple(outcome.arguments for outcome in done), changed)
 
 
 @contextmanager
@@ -189,7 +214,9 @@ def to_double(value: Any) -> Any:
     return value
 
 
-class _OperatorWatch(TorchDispatchMode):
+class OperatorWatch(TorchDispatchMode):
+    """Counts the operators that this thread dispatches, and the collectives among them."""
+
     def __init__(self) -> None:
         super().__init__()
         self.seen: Counter[str] = Counter()

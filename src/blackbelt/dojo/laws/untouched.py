@@ -19,13 +19,14 @@ class LeavesInputs(Law):
     why: ClassVar[str] = "The caller still uses what it passed; a change behind its back is found hours later."
 
     def check(self, trial: Trial) -> None:
-        for index, (before, after) in enumerate(zip(trial.case.arguments, trial.arguments)):
+        slots = zip(trial.slots(trial.case.arguments), trial.slots(trial.arguments))
+        for (index, name, before), (_, _, after) in slots:
             if index in trial.kata.changes:
                 continue
             befores, afters = list(tensors_in(before)), list(tensors_in(after))
             same = len(befores) == len(afters) and all(_same(old, new) for old, new in zip(befores, afters))
             if not same or (not befores and _differs(before, after)):
-                raise LawBroken(f"It changed its argument {index}", describe(before), describe(after))
+                raise LawBroken(f"It changed its {name}", describe(before), describe(after))
 
 
 @dataclass(frozen=True)

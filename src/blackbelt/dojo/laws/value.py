@@ -27,11 +27,10 @@ class Value(Law):
 
     def check(self, trial: Trial) -> None:
         _compare(trial.expected, trial.result, trial.in_double.value, "the result")
-        for index in trial.kata.changes:
-            double = trial.in_double.arguments[index]
-            _compare(
-                trial.reference.arguments[index], trial.arguments[index], double, f"argument {index} after the call"
-            )
+        calls = (trial.reference.arguments, trial.arguments, trial.in_double.arguments)
+        for (index, name, expected), (_, _, got), (_, _, double) in zip(*map(trial.slots, calls)):
+            if index in trial.kata.changes:
+                _compare(expected, got, double, f"{name} after the call")
 
 
 def _compare(expected: Any, got: Any, double: Any, what: str) -> None:
