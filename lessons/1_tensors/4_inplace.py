@@ -767,7 +767,7 @@ claim(
 # - "In-place correctness checks" in PyTorch's *Autograd mechanics* note, now that you have seen the check itself.
 # - `tools/autograd/derivatives.yaml`: look up three operations you use daily. `self` or `result`?
 # - pytorch/pytorch#6990, the shortest explanation of `.data` and `detach()`, with a runnable example.
-# - Lesson 2.1 draws the whole graph with what every node saves; 2.5 writes the `backward` yourself.
+# - Lesson 2.1 draws the whole graph with what every node saves; in 2.3 you write `backward` yourself.
 
 # %%
 summary()

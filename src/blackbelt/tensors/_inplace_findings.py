@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from blackbelt.places import Place
 from blackbelt.report import Block, Code, Prose, Table, Verdict
-from blackbelt.tensors._inplace_evidence import Place
 from blackbelt.tensors._inplace_fixes import NUMPY
 
 

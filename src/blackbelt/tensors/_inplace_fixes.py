@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from blackbelt.tensors._inplace_evidence import Place
+from blackbelt.places import Place
 
 NATIVE = "one of the variables needed for gradient computation has been modified by an inplace operation"
 NUMPY = "a write outside PyTorch"

@@ -16,11 +16,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from blackbelt.places import Place, between, here
 from blackbelt.tensors._inplace_evidence import (
-    Place,
-    between,
     fingerprint,
-    here,
     in_checkpoint,
     is_foreign,
     storage_key,

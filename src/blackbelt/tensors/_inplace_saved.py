@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from blackbelt.tensors._inplace_evidence import Place, fingerprint, storage_key, version_of
+from blackbelt.places import Place
+from blackbelt.tensors._inplace_evidence import fingerprint, storage_key, version_of
 from blackbelt.tensors._inplace_fixes import NATIVE
 
 
