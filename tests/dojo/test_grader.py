@@ -41,6 +41,37 @@ def test_a_known_mistake_hears_its_sentence_and_sees_what_was_observed():
     assert "The result is a copy" in str(report)
 
 
+def test_the_same_mistake_is_known_by_another_order_of_keys_and_another_object():
+    def answer(matrix):
+        return {"rows": len(matrix), "columns": matrix.shape[1], "kept": object}
+
+    kata = kata_of(answer, [Value()], torch.ones(2, 3))
+
+    @kata.wrong("These are the columns.")
+    def swapped(matrix):
+        return {"rows": matrix.shape[1], "columns": len(matrix), "kept": object()}
+
+    report = grade(kata, lambda matrix: {"kept": object(), "columns": len(matrix), "rows": matrix.shape[1]})
+    assert report.mistake == "swapped"
+
+
+def test_grading_computes_on_one_thread_and_puts_the_number_back():
+    seen = []
+
+    def counting(matrix):
+        seen.append(torch.get_num_threads())
+        return matrix.t()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert grade(make_kata(), counting).passed
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_unknown_mistake_hears_the_law():
     report = grade(make_kata(), lambda matrix: matrix.t() * 2)
     assert report.mistake == ""
@@ -75,7 +106,7 @@ def test_expected_and_got_stand_in_the_report_and_it_serializes():
         (lambda matrix: matrix.t() * float("nan"), "NaN or infinite values where finite ones were expected"),
         (lambda matrix: matrix.t().double(), "dtype torch.float64; torch.float32 was expected"),
         (lambda matrix: matrix.t().as_subclass(type("Mine", (torch.Tensor,), {})), "a torch.Tensor was expected"),
-        (lambda matrix: matrix.add_(1).t(), "It changed its argument 0"),
+        (lambda matrix: matrix.add_(1).t(), "It changed its argument 0 (values)"),
         (lambda matrix: matrix.nope(), "It raised AttributeError: 'Tensor' object has no attribute 'nope'"),
         (lambda _: sys.exit(0), "It raised SystemExit: 0"),
         (lambda: None, "It raised TypeError"),

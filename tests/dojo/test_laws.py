@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -16,6 +19,7 @@ from blackbelt.dojo.laws.speed import FasterThan
 from blackbelt.dojo.laws.synchronization import Synchronizes
 from blackbelt.dojo.laws.value import Value
 from blackbelt.dojo.laws.vmap import Vmap
+from blackbelt.dojo.trial import Case, Trial
 from tests.dojo.exercise import kata_of
 
 MATRIX = torch.arange(1.0, 13.0).reshape(3, 4)
@@ -123,6 +127,26 @@ def test_saved_bytes_do_not_count_the_inputs_and_count_a_storage_once():
     report = grade(kata, lambda x: x.square().exp() * x.sigmoid() / x.sigmoid())
     assert report.law == "SavesForBackward"
     assert "the budget is 48 B" in report.sentence
+
+
+def test_counting_saved_bytes_keeps_no_graph_alive():
+    class Marker:
+        pass
+
+    class SavesItsOutput(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            y = x.exp()
+            ctx.save_for_backward(y)
+            ctx.marker = Marker()
+            markers.append(weakref.ref(ctx.marker))
+            return y
+
+    markers = []
+    kata = kata_of(SavesItsOutput.apply, [], MATRIX)
+    assert Trial(kata, SavesItsOutput.apply, Case((MATRIX.clone().requires_grad_(),))).saved_bytes == MATRIX.nbytes
+    gc.collect()
+    assert markers[0]() is None
 
 
 def test_a_law_limited_to_an_edge_case_is_silent_elsewhere():

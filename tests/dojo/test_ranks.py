@@ -187,7 +187,7 @@ def test_an_input_changed_on_one_rank_is_noticed():
 
     report = grade(kata_over_ranks(), spoils)
     assert report.law == "LeavesInputs"
-    assert "argument 0 on rank 1" in report.sentence
+    assert report.sentence == "It changed its argument 0 on rank 1 (values)"
 
 
 def test_a_function_that_raises_on_a_rank_is_shown_its_line():

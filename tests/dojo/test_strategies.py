@@ -47,6 +47,7 @@ def test_descriptions():
     assert describe(torch.ones(100, requires_grad=True)) == "tensor of shape (100,), float32, requires grad"
     assert describe((1, [small], {"a": None})) == f"(1, [{describe(small)}], {{'a': None}})"
     assert describe((1,)) == "(1,)"
+    assert describe(object()) == "<object object>", "an address is another one in every run"
     assert "meta" in describe(torch.ones(2, device="meta"))
     assert len(describe("x" * 1000)) == 200
 

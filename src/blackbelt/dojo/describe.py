@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ def describe(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         inner = ", ".join(describe(item) for item in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
-    text = repr(value)
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing, and is another one every time
     return text if len(text) <= 200 else text[:197] + "..."
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import hypothesis
@@ -17,7 +19,6 @@ from blackbelt.dojo.integrity import Guard
 from blackbelt.dojo.kata import Arguments, Function, Kata
 from blackbelt.dojo.laws import LawBroken
 from blackbelt.dojo.laws.untouched import LeavesInputs, LeavesState
-from blackbelt.dojo.laws.value import Value
 from blackbelt.dojo.ranks import kept_ranks
 from blackbelt.dojo.trial import Case, Outcome, Trial, seeded
 from blackbelt.dojo.verdict import FAILED, OPEN, PASSED, KataReport
@@ -31,7 +32,7 @@ hypothesis.configuration.set_hypothesis_home_dir(user_cache_path("blackbelt") / 
 
 @dataclass(frozen=True)
 class Failure:
-    """One broken law on one case. ``law`` is the law's class name, ``runs`` where the function raised."""
+    """One broken law on one case. ``law`` is the law's class name, ``runs`` or ``raises`` where it is about errors."""
 
     case: Case
     law: str
@@ -41,6 +42,7 @@ class Failure:
     got: str
     outcome: Outcome
     costly: bool = False
+    about_result: bool = False
     trace: str = ""
 
 
@@ -59,7 +61,7 @@ def grade(kata: Kata, function: object) -> KataReport:
             f"`{kata.name}` is {kind!r}, not a function",
             next_step=f"Define it: `def {kata.name}(…):`.",
         )
-    with seeded(), kept_ranks():
+    with seeded(), _one_thread(), kept_ranks():
         cases = [Case(arguments, name) for name, arguments in kata.edge_cases().items()]
         failure, num_cases, replaced = _first_failure(kata, function, cases)
         if replaced:
@@ -80,6 +82,17 @@ def grade(kata: Kata, function: object) -> KataReport:
             )
         mistake, failure = _known_mistake(kata, function, failure, cases)
     return _report(kata, failure, mistake, num_cases, time.perf_counter() - start)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: a kata's tensors are small, and several threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first_failure(kata: Kata, function: Function, cases: list[Case]) -> tuple[Failure | None, int, list[str]]:
@@ -118,9 +131,16 @@ def judge(kata: Kata, function: Function, case: Case, *, costly: bool = False) -
         try:
             law.check(trial)
         except LawBroken as broken:
-            name = type(law).__name__
             return Failure(
-                case, name, broken.sentence, law.why, broken.expected, broken.got, trial.outcome, costly=law.costly
+                case,
+                type(law).__name__,
+                broken.sentence,
+                law.why,
+                broken.expected,
+                broken.got,
+                trial.outcome,
+                costly=law.costly,
+                about_result=law.about_result,
             )
         except (Exception, SystemExit) as raised:
             return _crash(case, trial.outcome, raised, f"While {type(law).__name__} was checked, it raised")
@@ -230,11 +250,7 @@ def _known_mistake(kata: Kata, function: Function, failure: Failure, edge_cases:
 
 
 def _proves_much(failure: Failure | None) -> bool:
-    return (
-        failure is not None
-        and failure.law == Value.__name__
-        and not isinstance(failure.outcome.value, (bool, type(None)))
-    )
+    return failure is not None and failure.about_result and not isinstance(failure.outcome.value, (bool, type(None)))
 
 
 def _alike(one: Failure | None, other: Failure | None) -> bool:
@@ -244,7 +260,7 @@ def _alike(one: Failure | None, other: Failure | None) -> bool:
         return False
     if one.law == "runs":
         return type(one.outcome.error) is type(other.outcome.error)
-    if one.law in ("raises", Value.__name__):
+    if one.law == "raises" or one.about_result:
         return _same_result(one.outcome, other.outcome)
     return True
 
@@ -257,7 +273,12 @@ def _same_result(one: Outcome, other: Outcome) -> bool:
         if one.value.shape != other.value.shape or one.value.dtype != other.value.dtype:
             return False
         return torch.allclose(one.value.double(), other.value.double(), rtol=1e-3, atol=1e-5, equal_nan=True)
-    return describe(one.value) == describe(other.value) and describe(one.arguments) == describe(other.arguments)
+    return _shown(one.value) == _shown(other.value) and describe(one.arguments) == describe(other.arguments)
+
+
+def _shown(value: object) -> str:
+    """Describe a value, a dictionary by the order of its keys: who filled it in another order made the same mistake."""
+    return describe(dict(sorted(value.items(), key=str)) if isinstance(value, dict) else value)
 
 
 def _report(kata: Kata, failure: Failure, mistake: str, num_cases: int, seconds: float) -> KataReport:

@@ -118,8 +118,8 @@ class Trial:
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             if storage_key(tensor) not in own:
                 saved[storage_key(tensor)] = tensor.untyped_storage().nbytes()
-            keep.append(tensor)
-            return tensor
+            keep.append(tensor.detach())
+            return keep[-1]  # not the tensor itself: an output that its own node saves would be held forever
 
         keep: list[torch.Tensor] = []  # a freed storage's address could be given out again
         with seeded(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -27,6 +27,7 @@ class Law:
 
     why: ClassVar[str]
     costly: ClassVar[bool] = False
+    about_result: ClassVar[bool] = False  # two answers that break it are alike only where they return the same
 
     def check(self, trial: Trial) -> None:  # noqa: ARG002  # subclasses use it
         """Raise :class:`LawBroken` where the law does not hold for this call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,9 +25,10 @@ class LeavesInputs(Law):
             if index in trial.kata.changes:
                 continue
             befores, afters = list(tensors_in(before)), list(tensors_in(after))
-            same = len(befores) == len(afters) and all(_same(old, new) for old, new in zip(befores, afters))
-            if not same or (not befores and _differs(before, after)):
-                raise LawBroken(f"It changed its {name}", describe(before), describe(after))
+            changed = _changed(befores, afters)
+            if changed or (not befores and _differs(before, after)):
+                what = f" ({changed})" if changed else ""
+                raise LawBroken(f"It changed its {name}{what}", describe(before), describe(after))
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,25 @@ class LeavesState(Law):
             raise LawBroken(f"It changed global state: {names}", "global state left alone", f"changed: {names}")
 
 
-def _same(before: torch.Tensor, after: torch.Tensor) -> bool:
+def _changed(befores: Sequence[torch.Tensor], afters: Sequence[torch.Tensor]) -> str:
+    """Return what differs between the tensors of an argument before and after, "" where nothing does."""
+    if len(befores) != len(afters):
+        return "the number of tensors in it"
+    return next((found for pair in zip(befores, afters) if (found := _difference(*pair))), "")
+
+
+def _difference(before: torch.Tensor, after: torch.Tensor) -> str:
+    if before.shape != after.shape:
+        return "the shape"
     if before.layout is not torch.strided or before.device.type == "meta":
-        return before.shape == after.shape
-    return (
-        before.shape == after.shape
-        and before.stride() == after.stride()
-        and before.dtype == after.dtype
-        and before.requires_grad == after.requires_grad
-        and (before.grad is None) == (after.grad is None)
-        and bool(((before == after) | (before.isnan() & after.isnan())).all())
-    )
+        return ""
+    for name in ("stride", "dtype", "requires_grad"):
+        old, new = getattr(before, name), getattr(after, name)
+        if (old() != new()) if callable(old) else (old != new):
+            return f"`{name}`"
+    if (before.grad is None) != (after.grad is None):
+        return "`.grad`"
+    return "" if bool(((before == after) | (before.isnan() & after.isnan())).all()) else "values"
 
 
 def _differs(before: Any, after: Any) -> bool:
