@@ -37,7 +37,8 @@ def home() -> None:
 def _module_line(module: Module, solved: Collection[str]) -> str:
     left = f"{module.number}  {module.name.capitalize()}"
     done = sum(kata.name in solved for kata in module.katas)
-    right = f"{done}/{len(module.katas)} katas: {module.belt} belt" if module.katas else ""
+    right = f"{done}/{len(module.katas)} katas" + (f": {module.belt} belt" if module.belt else "")
+    right = right if module.katas else ""
     return left + right.rjust(WIDTH - len(left))
 
 

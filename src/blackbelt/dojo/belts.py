@@ -1,10 +1,11 @@
-"""Belts: white at the start, and one for each module whose katas are all solved, in the order of the modules.
+"""Belts: white at the start, and one for each numbered module whose katas are all solved, in the order of the modules.
 
 Imports no torch.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +16,15 @@ BELTS = ("white", "yellow", "orange", "green", "blue", "brown", "black")
 
 @dataclass(frozen=True)
 class Module:
-    """The lessons of one module, ``number`` from 1, and the belt that its katas earn."""
+    """The lessons of one module, and the belt that its katas earn: "" where it has a letter for a ``number``."""
 
-    number: int
+    number: str
     name: str
     lessons: tuple[LessonEntry, ...]
 
     @property
     def belt(self) -> str:
-        return BELTS[min(self.number, len(BELTS) - 1)]
+        return BELTS[min(int(self.number), len(BELTS) - 1)] if self.number.isdigit() else ""
 
     @property
     def katas(self) -> tuple[KataEntry, ...]:
@@ -41,16 +42,15 @@ class NextStep:
 
 def modules() -> tuple[Module, ...]:
     """Return the modules of the course, in order."""
-    numbers = sorted({int(entry.number.split(".")[0]) for entry in lessons()})
-    grouped = ((number, [entry for entry in lessons() if entry.number.startswith(f"{number}.")]) for number in numbers)
-    return tuple(Module(number, entries[0].module, tuple(entries)) for number, entries in grouped)
+    groups = itertools.groupby(lessons(), key=lambda entry: (entry.number.split(".")[0], entry.module))
+    return tuple(Module(number, name, tuple(entries)) for (number, name), entries in groups)
 
 
 def belt(solved: Collection[str]) -> str:
     """Return the belt of a learner who solved these katas: that of the last module solved without a gap before it."""
     worn = BELTS[0]
     for module in modules():
-        if not module.katas or open_katas(module.katas, solved):
+        if not module.belt or not module.katas or open_katas(module.katas, solved):
             break
         worn = module.belt
     return worn

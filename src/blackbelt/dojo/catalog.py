@@ -1,6 +1,7 @@
 """What the course holds, read from its folders without importing torch or any lesson.
 
-Lessons are the percent-format files of ``lessons/<number>_<module>/<number>_<name>.py``; katas are the functions
+Lessons are the percent-format files of ``lessons/<number>_<module>/<number>_<name>.py``, where the number of a module
+that belongs to no belt is a capital letter (``R_reference``); katas are the functions
 decorated with ``@kata(...)`` in ``blackbelt/katas/<module>/<lesson>/<kata>.py``, read with :mod:`ast`.
 """
 
@@ -37,7 +38,7 @@ class KataEntry:
 
 @dataclass(frozen=True)
 class LessonEntry:
-    """A lesson as its file declares it: ``number`` like ``1.2``, ``slug`` like ``tensors/strides``."""
+    """A lesson as its file declares it: ``number`` like ``1.2`` or ``R.3``, ``slug`` like ``tensors/strides``."""
 
     number: str
     module: str
@@ -66,7 +67,7 @@ def course_root() -> Path:
 def lessons(root: Path | None = None) -> tuple[LessonEntry, ...]:
     """Return every lesson under ``root`` (default: :func:`course_root`), in course order."""
     root = root or course_root()
-    found = (_read_lesson(path, root) for path in root.glob("lessons/[0-9]_*/[0-9]_*.py"))
+    found = (_read_lesson(path, root) for path in root.glob("lessons/[0-9A-Z]_*/[0-9]_*.py"))
     return tuple(sorted(found, key=lambda entry: entry.number))
 
 

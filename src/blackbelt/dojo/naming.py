@@ -51,7 +51,7 @@ def find_kata(name: str) -> KataEntry:
 def _lesson(name: str) -> LessonEntry | None:
     wanted = _plain(name)
     for entry in lessons():
-        if wanted in (entry.number, entry.name, entry.slug, *_file_names(entry)):
+        if wanted in (known.lower() for known in (entry.number, entry.name, entry.slug, *_file_names(entry))):
             return entry
     return None
 
