@@ -17,7 +17,10 @@ from blackbelt.report import (
     Cell,
     Code,
     Curves,
+    Edge,
+    Graph,
     Grid,
+    Node,
     Prose,
     Report,
     Steps,
@@ -41,6 +44,17 @@ BLOCKS: tuple[Block, ...] = (
         ("0", "1", "2"),
         "Cells",
         {0: "read", 1: "kept"},
+    ),
+    Graph(
+        [
+            Node("loss", ["scalar"], "source"),
+            Node("Add <1>", ["(2, 3)", "saves 1.5 KiB"], tone=1, share=0.5, marks=["A"], group="block"),
+            Node("layers.0", ["76 nodes"], "stack", tone=1, marks=["A"], dashed=True),
+            Node("weight", ["(3,)"], "pill", tone=0),
+        ],
+        [Edge(0, 1), Edge(1, 2, "2×"), Edge(2, 3), Edge(1, 3)],
+        "A graph",
+        [(Node("", form="source"), "your output"), (Node("", marks=["A"]), "shared memory")],
     ),
     Curves(
         {"one": ([1, 2, 4], [1, 2, 4]), "two": ([1, 2, 4], [1, 4, 16])}, "n", "seconds", "Growth", limit=("limit", 8)
@@ -96,12 +110,74 @@ def test_every_drawing_is_an_image_on_a_ground_of_its_own():
     html = to_html(BLOCKS)
     assert "<svg" not in html
     drawings = re.findall(r'<img alt="[^"]+" src="data:image/svg\+xml;base64,([^"]+)">', html)
-    assert len(drawings) == 2
+    assert len(drawings) == 3
     for drawing in drawings:
         svg = base64.b64decode(drawing).decode()
         ElementTree.fromstring(svg)
         assert f'<rect width="100%" height="100%" rx="4" fill="{GROUND}"/>' in svg
         assert "<title>" in svg
+
+
+GRAPH = next(block for block in BLOCKS if isinstance(block, Graph))
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def svg_of(graph: Graph) -> ElementTree.Element:
+    data = re.search(r"base64,([^\"]+)", to_html([graph])).group(1)
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def test_a_graph_as_svg_says_everything_inside_of_its_bounds():
+    root = svg_of(GRAPH)
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    for node in GRAPH.nodes:
+        assert {node.title, *node.lines, *node.marks} <= set(texts)
+    assert {"2×", "block", "your output", "shared memory"} <= set(texts)
+    width, height = float(root.get("width")), float(root.get("height"))
+    shift = root.find(f"{SVG}g").get("transform")
+    dx, dy = map(float, re.findall(r"[\d.]+", shift))
+    for parent, (x, y) in ((root, (0, 0)), (root.find(f"{SVG}g"), (dx, dy))):
+        for rect in parent.findall(f"{SVG}rect"):
+            if rect.get("width") != "100%":
+                assert x + float(rect.get("x")) >= 0
+                assert x + float(rect.get("x")) + float(rect.get("width")) <= width
+                assert y + float(rect.get("y")) >= 0
+                assert y + float(rect.get("y")) + float(rect.get("height")) <= height
+    dashed = [rect for rect in root.iter(f"{SVG}rect") if rect.get("stroke-dasharray") == "5 3"]
+    assert len(dashed) == 3  # the stack: one in front, two behind
+
+
+def test_a_graph_as_svg_has_an_arrow_for_every_edge():
+    root = svg_of(GRAPH)
+    heads = [path for path in root.iter(f"{SVG}path") if path.get("class") == "a"]
+    assert len(heads) == len({edge.target for edge in GRAPH.edges})
+    assert len(to_html([Graph([Node("a"), Node("b")], [])])) > 0
+
+
+def test_text_of_a_graph_fits_its_box_at_the_width_that_is_assumed():
+    graph = Graph([Node("W" * 40, ["w" * 60]), Node("x")], [Edge(0, 1)])
+    rect = next(r for r in svg_of(graph).iter(f"{SVG}rect") if r.get("width") != "100%")
+    assert float(rect.get("width")) >= max(40 * 7.2, 60 * 6)
+
+
+def test_a_graph_as_text():
+    text = to_text([GRAPH])
+    lines = [line.strip() for line in text.splitlines()]
+    assert any(re.fullmatch(r"0 +loss · scalar +1", line) for line in lines)
+    assert any(line.startswith("1   Add <1> · (2, 3) · saves 1.5 KiB · [A]") and "2× 2" in line for line in lines)
+    assert any(line.startswith("2   layers.0 · 76 nodes · [A]") and line.endswith("weight (3,)") for line in lines)
+    assert not any(line.startswith("3 ") for line in lines)  # what ends a path stands where the path comes from
+    assert "[A] shared memory" in text
+
+
+def test_a_frame_is_left_out_where_another_box_is_in_the_way():
+    nodes = [Node("a", group="g"), Node("other"), Node("c", group="g")]
+    assert "g" not in [text.text for text in svg_of(Graph(nodes, [Edge(0, 1), Edge(1, 2)])).iter(f"{SVG}text")]
+
+
+def test_a_graph_with_a_cycle_is_an_error():
+    with pytest.raises(ValueError, match="cycle"):
+        to_html([Graph([Node("a"), Node("b")], [Edge(0, 1), Edge(1, 0)])])
 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#111111", GROUND])

@@ -20,6 +20,7 @@ from blackbelt.report import (
     Cell,
     Code,
     Curves,
+    Graph,
     Grid,
     Prose,
     Steps,
@@ -84,6 +85,8 @@ def _rich_block(block: Block) -> Any:
         return _rich_table(block)
     if isinstance(block, Grid):
         return _rich_grid(block)
+    if isinstance(block, Graph):
+        return _rich_graph(block)
     return _rich_table(_curves_table(block))
 
 
@@ -159,6 +162,16 @@ def _rich_grid(block: Grid) -> Any:
     return _group(*lines)
 
 
+def _rich_graph(block: Graph) -> Any:
+    from rich.text import Text
+
+    from blackbelt.drawing.graph import text_rows
+
+    table = _rich_table(Table(("", "node", "goes to"), list(text_rows(block)), title=block.title))
+    marks = [Text(f"[{sample.marks[0]}] {meaning}") for sample, meaning in block.legend if sample.marks]
+    return _group(table, *marks)
+
+
 def _cell_text(cell: Cell) -> str:
     name = "" if cell.tone is None else _tone_name(cell.tone)
     text = f"{name}{cell.text}" if cell.text != name else name
@@ -213,8 +226,13 @@ def _html_block(block: Block) -> str:
     return f'{_html_title(block.title)}<div style="overflow-x:auto;margin:6px 0">{_image(block)}</div>'
 
 
-def _image(block: Grid | Curves) -> str:
-    svg = _svg_grid(block) if isinstance(block, Grid) else _svg_curves(block)
+def _image(block: Grid | Curves | Graph) -> str:
+    if isinstance(block, Graph):
+        from blackbelt.drawing.graph import svg as svg_graph
+
+        svg = svg_graph(block)
+    else:
+        svg = _svg_grid(block) if isinstance(block, Grid) else _svg_curves(block)
     start = svg.index(">") + 1
     svg = f'{svg[:start]}<rect width="100%" height="100%" rx="4" fill="{GROUND}"/>{svg[start:]}'
     data = base64.b64encode(svg.encode()).decode()

@@ -11,7 +11,7 @@ import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,52 @@ class Curves:
     limit: tuple[str, float] | None = None
 
 
-Block = Verdict | Prose | Steps | Code | Table | Grid | Curves
+Form = Literal["box", "pill", "source", "stack"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One box of a :class:`Graph`: a title and lines below it.
+
+    ``form`` is how it is drawn: a "box"; a "pill" for what ends a path; a "source" for where paths begin; a "stack" for
+    many in one. ``tone`` as in a :class:`Cell`; ``share`` (0–1) draws a bar that long; nodes with one of their
+    ``marks`` in common have something in common, which the legend names; ``dashed`` outlines what is not quite there.
+    The nodes of one ``group`` get a frame with its name, where no other box is in the way.
+    """
+
+    title: str
+    lines: Sequence[str] = ()
+    form: Form = "box"
+    tone: int | None = None
+    share: float = 0.0
+    marks: Sequence[str] = ()
+    dashed: bool = False
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An arrow of a :class:`Graph` between nodes, by their positions."""
+
+    source: int
+    target: int
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Boxes and arrows, laid out in layers from the top down. A cycle is a ValueError when it is drawn.
+
+    ``legend`` explains what samples stand for; a sample with marks and no title explains those marks.
+    """
+
+    nodes: Sequence[Node]
+    edges: Sequence[Edge]
+    title: str = ""
+    legend: Sequence[tuple[Node, str]] = ()
+
+
+Block = Verdict | Prose | Steps | Code | Table | Grid | Curves | Graph
 
 
 class Report:

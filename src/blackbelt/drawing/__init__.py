@@ -1,0 +1,1 @@
+"""How a graph of boxes and arrows is laid out and drawn. Imports no torch."""
