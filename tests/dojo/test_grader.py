@@ -55,6 +55,30 @@ def test_the_same_mistake_is_known_by_another_order_of_keys_and_another_object()
     assert report.mistake == "swapped"
 
 
+def test_two_errors_of_one_type_are_one_mistake_only_where_their_words_begin_alike():
+    kata = make_kata()
+
+    @kata.wrong("It multiplies where it should turn.")
+    def multiplied(matrix):
+        return matrix @ matrix.new_ones(99, 1)
+
+    assert grade(kata, lambda matrix: matrix.mm(matrix.new_ones(99, 2))).mistake == "multiplied"
+    assert grade(kata, lambda matrix: matrix.view(-1, 97)).mistake == ""
+
+
+def test_a_gradient_that_was_there_before_is_left_alone():
+    leaf = torch.ones(2, 2, requires_grad=True)
+    leaf.grad = torch.ones(2, 2)
+
+    def adds_to_it(matrix):
+        matrix.sum().backward()
+        return matrix.detach().t()
+
+    assert grade(kata_of(lambda matrix: matrix.detach().t(), [], leaf), adds_to_it).sentence == (
+        "It changed its argument 0 (`.grad`)"
+    )
+
+
 def test_grading_computes_on_one_thread_and_puts_the_number_back():
     seen = []
 

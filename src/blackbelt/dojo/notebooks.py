@@ -23,7 +23,7 @@ BRANCH = "main"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 # What the course needs and Colab may lack. All that is heavy (torch, numpy, matplotlib, Jupyter itself) is there.
-LIGHT_REQUIREMENTS = ("einops", "hypothesis", "opt_einsum", "platformdirs", "psutil", "rich", "typer")
+LIGHT_REQUIREMENTS = ("cloudpickle", "einops", "hypothesis", "opt_einsum", "platformdirs", "psutil", "rich", "typer")
 
 INSTALL = f"""\
 # On Colab: add the course beside the libraries that are there, and change none of them. Elsewhere: do nothing.

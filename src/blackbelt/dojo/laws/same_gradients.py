@@ -51,8 +51,11 @@ def _gradients(function: Function, trial: Trial) -> dict[str, torch.Tensor]:
         return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     weights = [numbers(tuple(tensor.shape), tensor.dtype, seed=i) for i, tensor in enumerate(outputs)]
     total = torch.stack([(tensor * weight).sum() for tensor, weight in zip(outputs, weights)]).sum()
-    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(leaves, gradients))
+    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(leaves[name]) if gradient is None else gradient
+        for name, gradient in zip(leaves, gradients)
+    }
 
 
 def _leaves(arguments: tuple[Any, ...]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -61,7 +61,13 @@ def _difference(before: torch.Tensor, after: torch.Tensor) -> str:
             return f"`{name}`"
     if (before.grad is None) != (after.grad is None):
         return "`.grad`"
-    return "" if bool(((before == after) | (before.isnan() & after.isnan())).all()) else "values"
+    if before.grad is not None and after.grad is not None and not _equal(before.grad, after.grad):
+        return "`.grad`"
+    return "" if _equal(before, after) else "values"
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _differs(before: Any, after: Any) -> bool:
