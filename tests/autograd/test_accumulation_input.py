@@ -23,8 +23,8 @@ def fake(tool):
 LINEAR = nn.Linear(2, 1)
 X = torch.ones(3, 2)
 BAD = {
-    "model is a function": (
-        lambda: accumulate(lambda x: x, [X], square_loss), TypeError, "model is a function; an nn.Module was expected"),
+    "model is of type function": (
+        lambda: accumulate(lambda x: x, [X], square_loss), TypeError, "model is of type function; an nn.Module was expected"),
     "nothing to train": (
         lambda: accumulate(nn.ReLU(), [X], square_loss), ValueError, "no parameter that requires a gradient"),
     "meta parameters": (
@@ -32,13 +32,13 @@ BAD = {
     "fake parameters": (lambda: fake(accumulate), ValueError, "in FakeTensorMode: shapes without values"),
     "fake parameters to explain": (lambda: fake(explain_accumulation), ValueError, "in FakeTensorMode"),
     "one tensor": (lambda: accumulate(LINEAR, X, square_loss), TypeError, r"one tensor of shape \(3, 2\).*x.split"),
-    "a dict": (lambda: accumulate(LINEAR, {"x": X}, square_loss), TypeError, "micro_batches is a dict"),
-    "a number": (lambda: accumulate(LINEAR, 3, square_loss), TypeError, "micro_batches is a int"),
-    "no function": (lambda: accumulate(LINEAR, [X], "sum"), TypeError, "loss_sum_and_count is a str"),
+    "a dict": (lambda: accumulate(LINEAR, {"x": X}, square_loss), TypeError, "micro_batches is of type dict"),
+    "a number": (lambda: accumulate(LINEAR, 3, square_loss), TypeError, "micro_batches is of type int"),
+    "no function": (lambda: accumulate(LINEAR, [X], "sum"), TypeError, "loss_sum_and_count is of type str"),
     "no micro-batches": (lambda: accumulate(LINEAR, [], square_loss), ValueError, "micro_batches is empty"),
     "an exhausted generator": (lambda: accumulate(LINEAR, iter(()), square_loss), ValueError, "exhausted"),
     "a scaler that is none": (
-        lambda: accumulate(LINEAR, [X], square_loss, scaler=2.0), TypeError, r"scaler is a float without a method"),
+        lambda: accumulate(LINEAR, [X], square_loss, scaler=2.0), TypeError, r"scaler is of type float without a method"),
     "only a loss": (
         lambda: accumulate(LINEAR, [X], lambda m, x: m(x).sum()), TypeError,
         "returned a Tensor for micro-batch 1; two were expected"),
@@ -46,7 +46,7 @@ BAD = {
         lambda: accumulate(LINEAR, [X], lambda m, x: (m(x).sum(), 3, 4)), TypeError, "returned 3 values"),
     "swapped": (
         lambda: accumulate(LINEAR, [X], lambda m, x: (3, m(x).sum())), TypeError,
-        r"the loss of micro-batch 1 is a int.*The order is \(sum of losses, count\)"),
+        r"the loss of micro-batch 1 is of type int.*The order is \(sum of losses, count\)"),
     "not a scalar": (
         lambda: accumulate(LINEAR, [X], lambda m, x: (m(x), 3)), ValueError, r"has shape \(3, 1\); a 0-d tensor"),
     "integer loss": (
@@ -92,7 +92,7 @@ BAD = {
     "one micro-batch to explain": (
         lambda: explain_accumulation(LINEAR, [X], square_loss), ValueError, "has 1 items; at least two"),
     "a model to explain that is none": (
-        lambda: explain_accumulation("m", [X], square_loss), TypeError, "model is a str"),
+        lambda: explain_accumulation("m", [X], square_loss), TypeError, "model is of type str"),
     "micro-batches to explain with a graph": (
         lambda: explain_accumulation(LINEAR, [LINEAR(X), X], lambda m, x: (m.bias.sum(), 1)), ValueError,
         "computed with a graph"),

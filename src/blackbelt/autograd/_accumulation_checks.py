@@ -17,8 +17,8 @@ def check_model(model: Any) -> list[nn.Parameter]:
     """Return the parameters of ``model`` that take gradients, each once."""
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"model is a {type(model).__name__}; an nn.Module was expected, because its parameters' .grad is where the "
-            "gradient goes. Call it as accumulate(model, micro_batches, loss_sum_and_count)"
+            f"model is of type {type(model).__name__}; an nn.Module was expected, because its parameters' .grad is "
+            "where the gradient goes. Call it as accumulate(model, micro_batches, loss_sum_and_count)"
         )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -48,8 +48,8 @@ def check_micro_batches(micro_batches: Any) -> Iterable[Any]:
         )
     if isinstance(micro_batches, (Mapping, str, bytes)) or not isinstance(micro_batches, Iterable):
         raise TypeError(
-            f"micro_batches is a {type(micro_batches).__name__}; a list, a generator or a DataLoader of micro-batches "
-            "was expected. A single micro-batch goes in a list: [micro_batch]"
+            f"micro_batches is of type {type(micro_batches).__name__}; a list, a generator or a DataLoader of "
+            "micro-batches was expected. A single micro-batch goes in a list: [micro_batch]"
         )
     return micro_batches
 
@@ -58,8 +58,8 @@ def check_function(function: Any) -> None:
     """Complain where ``loss_sum_and_count`` cannot be called."""
     if not callable(function):
         raise TypeError(
-            f"loss_sum_and_count is a {type(function).__name__}; a function (model, micro_batch) -> (sum, count) was "
-            "expected"
+            f"loss_sum_and_count is of type {type(function).__name__}; a function (model, micro_batch) -> (sum, count) "
+            "was expected"
         )
 
 
@@ -67,8 +67,8 @@ def check_scaler(scaler: Any) -> None:
     """Complain where ``scaler`` cannot scale a loss."""
     if scaler is not None and not callable(getattr(scaler, "scale", None)):
         raise TypeError(
-            f"scaler is a {type(scaler).__name__} without a method scale(); a torch.amp.GradScaler was expected, or "
-            "None"
+            f"scaler is of type {type(scaler).__name__} without a method scale(); a torch.amp.GradScaler was expected, "
+            "or None"
         )
 
 
@@ -91,8 +91,8 @@ def check_loss(loss: Any, number: int) -> None:
     what = f"the loss of micro-batch {number}"
     if not isinstance(loss, torch.Tensor):
         raise TypeError(
-            f"{what} is a {type(loss).__name__}; a 0-d tensor was expected. The order is (sum of losses, count), and "
-            "the sum stays a tensor: no .item(), no float()"
+            f"{what} is of type {type(loss).__name__}; a 0-d tensor was expected. The order is (sum of losses, count), "
+            "and the sum stays a tensor: no .item(), no float()"
         )
     if not loss.is_floating_point():
         raise TypeError(f"{what} has dtype {loss.dtype}; a real floating-point loss was expected")

@@ -44,8 +44,8 @@ def flatten_outputs(output: Any) -> list[tuple[str, torch.Tensor]]:
             stack.extend((f"{name}[{index}]", value[index]) for index in reversed(range(len(value))))
     if not found:
         raise TypeError(
-            f"output is a {type(output).__name__} and holds no tensor; expected a tensor, or a list, tuple or dict "
-            f"of tensors. {HOW}"
+            f"output is of type {type(output).__name__} and holds no tensor; expected a tensor, or a list, tuple or "
+            f"dict of tensors. {HOW}"
         )
     return found
 
@@ -75,11 +75,11 @@ def _pairs(values: Any, argument: str, example: str) -> Iterable[tuple[str, torc
     if argument == "params":
         expected = f"expected a module, or names with tensors, e.g. params=model or params={example}"
     if isinstance(values, (torch.Tensor, nn.Module, str, bytes)) or not isinstance(values, Iterable):
-        raise TypeError(f"{argument} is a {type(values).__name__}; {expected}")
+        raise TypeError(f"{argument} is of type {type(values).__name__}; {expected}")
     for item in values.items() if isinstance(values, Mapping) else values:
         if not (isinstance(item, Sequence) and len(item) == 2 and isinstance(item[0], str)):
-            raise TypeError(f"{argument} holds a {type(item).__name__} without a name; {expected}")
+            raise TypeError(f"{argument} holds an item of type {type(item).__name__} without a name; {expected}")
         name, tensor = item
         if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{argument}[{name!r}] is a {type(tensor).__name__}; {expected}")
+            raise TypeError(f"{argument}[{name!r}] is of type {type(tensor).__name__}; {expected}")
         yield name, tensor
