@@ -401,3 +401,12 @@ def test_the_reference_of_version_after_agrees_with_pytorch():
             source, method = generator.choice(sorted({step[0] for step in script})), generator.choice(methods)
             script.append((source, method) if method.endswith("_") else (generator.choice("abcd"), method, source))
         assert kata.reference(script) == run_script(script), script
+
+
+def test_a_compiled_function_runs_under_the_trace():
+    compiled = torch.compile(lambda x: (x.sin() + 1).sum(), backend="eager", fullgraph=True)
+    x = torch.ones(3, requires_grad=True)
+    with trace_inplace() as trace:
+        compiled(x).backward()
+    assert trace.report().ok
+    assert torch.equal(x.grad, torch.ones(3).cos())

@@ -234,6 +234,8 @@ class _WriteMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # Dynamo traces into a mode that is active; compiled code has no in-place
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in ("__get__", "_set_grad_enabled") or not name:
             return func(*args, **kwargs)
