@@ -1,4 +1,4 @@
-"""A learner's way through Module 1: some right and some wrong answers, then all right, and the belt."""
+"""A learner's way through two modules: some right and some wrong answers, then all right, and the belts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from blackbelt.dojo.catalog import find_kata, lessons
 from blackbelt.dojo.workspace import copy_lesson
 
-MODULE = tuple(entry for entry in lessons() if entry.module == "tensors")
+TENSORS, AUTOGRAD = (tuple(entry for entry in lessons() if entry.module == name) for name in ("tensors", "autograd"))
 
 
 def blackbelt(*arguments):
@@ -30,11 +30,23 @@ def answer(path, answers):
     nbformat.write(notebook, path)
 
 
-@pytest.mark.xdist_group("heavy")
-def test_from_the_first_wrong_answer_to_the_yellow_belt():
-    paths = {entry: copy_lesson(entry) for entry in MODULE}
+def solve(entry, path):
+    """Answer every kata of a lesson with the course's own solution; all must pass."""
+    answer(path, {kata.name: kata.solution for kata in entry.katas})
+    checked = blackbelt("check", entry.name)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
-    first, others = MODULE[0], MODULE[1:]
+
+def worn():
+    return json.loads(blackbelt("progress", "--json").stdout)["belt"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("heavy")
+def test_from_the_first_wrong_answer_to_the_orange_belt():
+    paths = {entry: copy_lesson(entry) for entry in (*TENSORS, *AUTOGRAD)}
+
+    first, *others = TENSORS
     right, *wrong = (kata.name for kata in first.katas)
     answer(paths[first], {right: find_kata(right).solution, wrong[0]: f"def {wrong[0]}(*arguments):\n    return None"})
     checked = blackbelt("check", first.name, "--json")
@@ -44,13 +56,13 @@ def test_from_the_first_wrong_answer_to_the_yellow_belt():
     assert verdicts[wrong[0]]["status"] == "failed"
     assert "None" in verdicts[wrong[0]]["sentence"]
     assert {verdicts[name]["status"] for name in wrong[1:]} == {"open"}
-    assert json.loads(blackbelt("progress", "--json").stdout)["belt"] == "white"
+    assert worn() == "white"
 
     for entry in (first, *others):
-        answer(paths[entry], {kata.name: kata.solution for kata in entry.katas})
-        checked = blackbelt("check", entry.name)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
+        solve(entry, paths[entry])
+    assert worn() == "yellow"
 
-    progress = json.loads(blackbelt("progress", "--json").stdout)
-    assert progress["belt"] == "yellow"
+    for entry in AUTOGRAD:
+        solve(entry, paths[entry])
+    assert worn() == "orange"
     assert blackbelt("solution", right).stdout.strip() == find_kata(right).solution.strip()
