@@ -23,8 +23,9 @@ def fake(tool):
 LINEAR = nn.Linear(2, 1)
 X = torch.ones(3, 2)
 BAD = {
-    "model is of type function": (
-        lambda: accumulate(lambda x: x, [X], square_loss), TypeError, "model is of type function; an nn.Module was expected"),
+    "model is a function": (
+        lambda: accumulate(lambda x: x, [X], square_loss), TypeError,
+        "model is of type function; an nn.Module was expected"),
     "nothing to train": (
         lambda: accumulate(nn.ReLU(), [X], square_loss), ValueError, "no parameter that requires a gradient"),
     "meta parameters": (
@@ -38,7 +39,8 @@ BAD = {
     "no micro-batches": (lambda: accumulate(LINEAR, [], square_loss), ValueError, "micro_batches is empty"),
     "an exhausted generator": (lambda: accumulate(LINEAR, iter(()), square_loss), ValueError, "exhausted"),
     "a scaler that is none": (
-        lambda: accumulate(LINEAR, [X], square_loss, scaler=2.0), TypeError, r"scaler is of type float without a method"),
+        lambda: accumulate(LINEAR, [X], square_loss, scaler=2.0), TypeError,
+        r"scaler is of type float without a method"),
     "only a loss": (
         lambda: accumulate(LINEAR, [X], lambda m, x: m(x).sum()), TypeError,
         "returned a Tensor for micro-batch 1; two were expected"),
