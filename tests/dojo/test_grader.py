@@ -12,6 +12,7 @@ import torch
 
 from blackbelt.dojo.grader import grade
 from blackbelt.dojo.kata import load_kata
+from blackbelt.dojo.laws.same_gradients import SameGradients
 from blackbelt.dojo.laws.value import Value
 from tests.dojo.exercise import kata_of, make_kata
 
@@ -64,6 +65,22 @@ def test_two_errors_of_one_type_are_one_mistake_only_where_their_words_begin_ali
 
     assert grade(kata, lambda matrix: matrix.mm(matrix.new_ones(99, 2))).mistake == "multiplied"
     assert grade(kata, lambda matrix: matrix.view(-1, 97)).mistake == ""
+
+
+def test_two_crashes_under_a_law_are_one_mistake_only_where_they_are_alike():
+    kata = kata_of(lambda x: x * x, [SameGradients()], torch.ones(2, requires_grad=True))
+
+    def with_hook(x, hook):
+        y = x * x
+        y.register_hook(hook)
+        return y
+
+    @kata.wrong("It divides by zero in backward.")
+    def divides(x):
+        return with_hook(x, lambda _: 1 / 0)
+
+    assert grade(kata, lambda x: with_hook(x, lambda grad: grad * (1 / 0))).mistake == "divides"
+    assert grade(kata, lambda x: with_hook(x, lambda _: {}["no such key"])).mistake == ""
 
 
 def test_a_gradient_that_was_there_before_is_left_alone():

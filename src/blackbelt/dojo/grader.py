@@ -45,6 +45,7 @@ class Failure:
     costly: bool = False
     about_result: bool = False
     trace: str = ""
+    error: BaseException | None = None  # what was raised, by the function or while a law looked at it
 
 
 def grade(kata: Kata, function: object) -> KataReport:
@@ -166,7 +167,15 @@ def _crash(case: Case, outcome: Outcome, error: BaseException, what: str) -> Fai
     words = str(error).strip()
     first = words.splitlines()[0] if words else "no message"
     return Failure(
-        case, "runs", f"{what} {type(error).__name__}: {first}", "", "", "", outcome, trace=_learner_trace(error)
+        case,
+        "runs",
+        f"{what} {type(error).__name__}: {first}",
+        "",
+        "",
+        "",
+        outcome,
+        trace=_learner_trace(error),
+        error=error,
     )
 
 
@@ -260,7 +269,7 @@ def _alike(one: Failure | None, other: Failure | None) -> bool:
     if one.law != other.law:
         return False
     if one.law == "runs":
-        return _same_error(one.outcome.error, other.outcome.error)
+        return _same_error(one.error, other.error)
     if one.law == "raises" or one.about_result:
         return _same_result(one.outcome, other.outcome)
     return True
