@@ -52,7 +52,8 @@ def test_imports_point_one_way(path):
 def test_every_lesson_has_its_name_in_every_room():
     assert catalog.lessons()
     for entry in catalog.lessons():
-        assert (PACKAGE / entry.module / f"{entry.name}.py").is_file()
+        tool = PACKAGE / entry.module / entry.name  # a file, or a package of several
+        assert tool.with_suffix(".py").is_file() or (tool / "__init__.py").is_file()
         assert (PACKAGE / "katas" / entry.module / entry.name).is_dir()
         assert (PACKAGE.parents[1] / "tests" / entry.module / f"test_{entry.name}.py").is_file()
         assert entry.notebook_path.is_file()

@@ -18,12 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def rows():
-    found = re.findall(r"^\| (\d\.\d) \| (.+?) \| (.+?) \| (.*?) \| (.*?) ?\|$", README, re.MULTILINE)
+    found = re.findall(r"^\| ([\dR]\.\d) \| (.+?) \| (.+?) \| (.*?) \| (.*?) ?\|$", README, re.MULTILINE)
     return {number: rest for number, *rest in found}
 
 
 def test_the_table_has_twenty_four_lessons():
-    assert len(rows()) == 24
+    assert len([number for number in rows() if number[0].isdigit()]) == 24
 
 
 @pytest.mark.parametrize("entry", catalog.lessons(), ids=lambda entry: entry.slug)
