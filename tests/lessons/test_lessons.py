@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import nbformat
 import pytest
@@ -16,9 +15,7 @@ CELL_SECONDS = 600  # no measure of speed: it only turns a lesson that hangs int
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda entry: entry.slug)
-def test_every_cell_runs_and_every_claim_holds(lesson, tmp_path, monkeypatch):
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    monkeypatch.setenv("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))  # as `run --all` shares them
+def test_every_cell_runs_and_every_claim_holds(lesson, tmp_path):
     (run,) = run_lessons([lesson], tmp_path, cell_timeout=CELL_SECONDS)
     assert run.failure is None, f"cell {run.failure.cell} failed: {run.failure.message}\n{run.failure.traceback}"
     assert run.false == ()
