@@ -47,7 +47,7 @@ def _lesson_line(lesson: LessonEntry, solved: Collection[str]) -> str:
     done = sum(kata.name in solved for kata in katas)
     full = BAR * done // len(katas) if katas else 0
     right = f"{'█' * full}{'░' * (BAR - full)}  {done}/{len(katas)}{'  done' if done == len(katas) else '      '}"
-    left = f"   {lesson.number}  {lesson.title}"
+    left = f"   {lesson.number}  {lesson.plain_title}"
     room = WIDTH - len(right) - 2
     return f"{left[:room].ljust(room)}  {right if katas else ''}".rstrip()
 
@@ -60,4 +60,4 @@ def _next_lines(solved: Collection[str]) -> list[str]:
     begun = any(kata.name in solved for kata in lesson.katas)
     what = "go on with" if begun else "begin"
     kata = f"   {step.num_open} open; the next kata: {step.kata.name}" if step.kata else ""
-    return [f"Next: {what} {lesson.number} {lesson.title}", f"   blackbelt start {lesson.number}", kata]
+    return [f"Next: {what} {lesson.number} {lesson.plain_title}", f"   blackbelt start {lesson.number}", kata]

@@ -28,7 +28,7 @@ def list(
         say_json([_as_dict(lesson, set(solved)) for lesson in lessons()])
         return
     for lesson in lessons():
-        say(f"{lesson.number}  {lesson.slug:<24}  {lesson.title}", bold=True)
+        say(f"{lesson.number}  {lesson.slug:<24}  {lesson.plain_title}", bold=True)
         for kata in lesson.katas:
             mark = "solved" if kata.name in solved else ""
             say(f"     {kata.name:<30}  {kata.belt:<7} {kata.minutes:>3} min  {mark}".rstrip())

@@ -45,7 +45,7 @@ def reset(
             katas, what = (entry.name,), f"the kata {entry.name}: attempts and hints"
         else:
             katas, lessons = tuple(kata.name for kata in entry.katas), (entry.slug,)
-            what = f"lesson {entry.number} {entry.title}: attempts, predictions and hints"
+            what = f"lesson {entry.number} {entry.plain_title}: attempts, predictions and hints"
     if not yes:
         typer.confirm(f"Forget {what}?", abort=True)
     with open_progress() as progress:

@@ -39,7 +39,7 @@ def start(
     if importlib.util.find_spec("jupyterlab") is None:
         raise ServerError(f"JupyterLab is not installed for {sys.executable}; try `uv pip install jupyterlab`")
     path = copy_lesson(entry, warn)
-    say(f"Lesson {entry.number} {entry.title}: {path}")
+    say(f"Lesson {entry.number} {entry.plain_title}: {path}")
     say("JupyterLab is starting …")
     folder = workspace_folder()
     with jupyterlab(folder, port) as server:

@@ -48,6 +48,11 @@ class LessonEntry:
     notebook_path: Path
 
     @property
+    def plain_title(self) -> str:
+        """The title without Markdown, for a terminal."""
+        return self.title.replace("`", "")
+
+    @property
     def slug(self) -> str:
         return f"{self.module}/{self.name}"
 
