@@ -189,7 +189,7 @@ def _by_value(function: Callable[..., Any]) -> bytes:
 
     module = sys.modules.get(function.__module__)
     with contextlib.ExitStack() as stack:
-        if module is not None and not hasattr(module, "__file__"):  # made by the grader: no other process has it
+        if module is not None and not module.__name__.startswith("blackbelt."):  # no other process may find it
             cloudpickle.register_pickle_by_value(module)
             stack.callback(cloudpickle.unregister_pickle_by_value, module)
         return bytes(cloudpickle.dumps(function))
