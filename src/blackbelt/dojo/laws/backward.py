@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch.autograd.function import BackwardCFunction
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from blackbelt.dojo.describe import describe
 from blackbelt.dojo.laws import Law, LawBroken
 from blackbelt.dojo.strategies import numbers
-from blackbelt.dojo.trial import Trial, seeded, tensors_in
+from blackbelt.dojo.trial import OperatorWatch, Trial, seeded, tensors_in
 from blackbelt.measurement import allocation
 from blackbelt.report import format_bytes
 
@@ -71,12 +70,12 @@ class SkipsUnneeded(Law):
         with seeded():
             result = trial.function(*arguments)
             given, node, total = torch.ones_like(result), result.grad_fn, result.sum()
-            with torch.no_grad(), _Count() as count:
+            with torch.no_grad(), OperatorWatch() as watch:
                 if isinstance(node, BackwardCFunction):
                     node.apply(given)  # the engine would add its own reduction to what it counts
                 else:
                     _gradients(total, arguments)
-        return int(count.operators)
+        return int(sum(watch.seen.values()))
 
 
 @dataclass(frozen=True)
@@ -146,20 +145,6 @@ class BackwardIsRecorded(Law):
             raise LawBroken(
                 "Backward cannot be differentiated", "a graph of backward", str(error).splitlines()[0]
             ) from None
-
-
-class _Count(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first operator imports the whole compiler: seconds (torch 2.15)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operators += 1
-        return func(*args, **(kwargs or {}))
 
 
 def _leaves(arguments: tuple[Any, ...]) -> list[torch.Tensor]:
