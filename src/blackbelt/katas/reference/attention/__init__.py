@@ -1,0 +1,1 @@
+"""Katas of lesson R.2, one per file."""
