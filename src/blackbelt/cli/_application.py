@@ -74,8 +74,9 @@ def application(only: str | None = None) -> typer.Typer:
     )
     app.callback(invoke_without_command=True, epilog=EPILOG, help=_help(_home))(_home)
     for name in [only] if only else command_names():
-        command = getattr(importlib.import_module(f"blackbelt.cli.{name}"), name)
-        app.command(name, help=_help(command))(guarded(command))
+        module = importlib.import_module(f"blackbelt.cli.{name}")
+        command = getattr(module, name)
+        app.command(name, help=_help(command), context_settings=getattr(module, "CONTEXT", None))(guarded(command))
     return app
 
 

@@ -1,0 +1,88 @@
+"""The doctor in code: watch a block, or a script, and report."""
+
+from __future__ import annotations
+
+import contextlib
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from blackbelt.doctor.finding import Finding
+from blackbelt.doctor.places import observe_folders
+from blackbelt.doctor.report import DoctorReport
+from blackbelt.doctor.rule import Rule, all_rules
+from blackbelt.doctor.run import Run
+from blackbelt.doctor.taps import tapped
+
+
+class Observation:
+    """What :func:`watch` yields: the report so far."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def report(self) -> DoctorReport:
+        """The findings so far, errors first."""
+        findings = sorted(self._run.conclusions(), key=lambda finding: -finding.severity)
+        return DoctorReport(tuple(findings), self._run.num_steps, tuple(self._run.failures))
+
+
+@contextlib.contextmanager
+def watch(
+    rules: Iterable[type[Rule]] | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
+    *,
+    max_steps: int | None = None,
+    until_sure: bool = False,
+) -> Iterator[Observation]:
+    """Observe what trains inside the block, on this thread.
+
+    Looks at everything during the first 20 optimizer steps, at little afterwards. Changes nothing: parameters, losses
+    and random numbers are what they would be without it.
+
+    ``rules`` are all where None; ``on_finding`` hears of each finding at once. After ``max_steps`` optimizer steps, or
+    with ``until_sure`` at the first error, the training is ended by a ``SystemExit``.
+
+    Models, optimizers and loaders that were made before the block have no line of construction to point to.
+    """
+    chosen = all_rules().values() if rules is None else rules
+    run = Run(chosen, on_finding, max_steps=max_steps, until_sure=until_sure)
+    with tapped(run):
+        yield Observation(run)
+
+
+def run_script(target: str, arguments: Sequence[str] = (), *, as_module: bool = False) -> BaseException | None:
+    """Run a script, or a module as ``python -m`` does, as ``__main__`` of this process; return what it raised, or None.
+
+    ``SystemExit`` with code 0 or none counts as nothing raised.
+    """
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [target, *arguments]
+    try:
+        if as_module:
+            sys.path.insert(0, str(Path.cwd()))
+            observe_folders([Path.cwd()])
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            folder = Path(target).resolve().parent
+            sys.path.insert(0, str(folder))
+            observe_folders([folder])
+            runpy.run_path(target, run_name="__main__")
+    except SystemExit as leave:
+        return leave if leave.code not in (None, 0) else None
+    except BaseException as error:
+        return error
+    finally:
+        sys.argv, sys.path[:] = argv, path
+    return None
+
+
+def own_traceback(error: BaseException) -> str:
+    """Return the traceback as the script alone would have shown it, without the frames that ran it."""
+    lines = error.__traceback__
+    while lines is not None and lines.tb_frame.f_code.co_filename.startswith(("<frozen runpy", __file__)):
+        lines = lines.tb_next
+    return "".join(traceback.format_exception(type(error), error, lines))

@@ -1,0 +1,48 @@
+"""What is saved, loaded, and put into modules and optimizers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import LRScheduler
+
+from blackbelt.doctor.events import File, StateLoaded
+from blackbelt.doctor.patching import Patches
+from blackbelt.doctor.run import Run
+
+
+def install(run: Run, patches: Patches, _: ExitStack) -> None:
+    """Listen to ``load_state_dict``, ``torch.save`` and ``torch.load``."""
+
+    def load_state(original: Any, self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, state, *args, **kwargs)
+        if run.hears:
+            strict = bool(args[0] if args else kwargs.get("strict", True))
+            run.emit("state_loaded", StateLoaded(self, state, result, strict))
+        return result
+
+    if run.listens("state_loaded"):
+        for kind in (torch.nn.Module, torch.optim.Optimizer, LRScheduler, GradScaler):
+            patches.replace(kind, "load_state_dict", load_state)
+    _listen_to_files(run, patches)
+
+
+def _listen_to_files(run: Run, patches: Patches) -> None:
+    def save(original: Any, content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        original(content, file, *args, **kwargs)
+        if run.hears:
+            run.emit("file_saved", File(content, str(file)))
+
+    def load(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
+        content = original(file, *args, **kwargs)
+        if run.hears:
+            run.emit("file_loaded", File(content, str(file)))
+        return content
+
+    if run.listens("file_saved"):
+        patches.replace(torch, "save", save)
+    if run.listens("file_loaded"):
+        patches.replace(torch, "load", load)

@@ -1,0 +1,66 @@
+"""Functions of PyTorch and methods of tensors, through a mode, during the first steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.overrides import TorchFunctionMode
+
+from blackbelt.doctor.events import FunctionCall
+from blackbelt.doctor.patching import Patches
+from blackbelt.doctor.run import Run
+
+READ_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]  # cuts the graph as `detach` does
+
+
+class Watch(TorchFunctionMode):
+    """Tells the run of every call."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        run = self.run
+        if run.hears and run.traced:
+            name = "data" if func == READ_DATA else getattr(func, "__name__", "")
+            if name != "__get__":  # an attribute such as `shape`
+                modules, grad_enabled = tuple(run.running), torch.is_grad_enabled()
+                run.emit("function_called", FunctionCall(func, name, args, kwargs, result, modules, grad_enabled))
+        return result
+
+
+def install(run: Run, _: Patches, stack: ExitStack) -> None:
+    """Put the mode on the stack of modes, where it stays on top until it is of no more use."""
+    if not run.listens("function_called"):
+        return
+    mode = Watch(run)
+    mode.__enter__()
+
+    def is_on_top() -> bool:
+        num_modes = torch._C._len_torch_function_stack()  # noqa: SLF001 - has no public name
+        return num_modes > 0 and torch._C._get_function_stack_at(num_modes - 1) is mode  # noqa: SLF001 - likewise
+
+    def take_out() -> Callable[[], None]:
+        if not is_on_top():  # under a mode of the user's
+            return lambda: None
+        torch.overrides._pop_mode()  # noqa: SLF001 - likewise
+        return lambda: torch.overrides._push_mode(mode)  # noqa: SLF001 - likewise
+
+    def retire(*_: Any) -> None:
+        if not run.traced and is_on_top():
+            torch.overrides._pop_mode()  # noqa: SLF001 - likewise
+
+    def at_end() -> None:
+        if is_on_top():
+            torch.overrides._pop_mode()  # noqa: SLF001 - likewise
+
+    run.switches.append(take_out)
+    stack.callback(at_end)
+    stack.callback(register_optimizer_step_post_hook(retire).remove)

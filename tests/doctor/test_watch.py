@@ -1,0 +1,136 @@
+"""The doctor in code."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from blackbelt.doctor import Rule, Severity, assert_healthy, watch
+
+
+def train(squeeze, steps=3):
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(8, 3), torch.randn(8)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        predicted = model(x).squeeze(1) if squeeze else model(x)
+        ((predicted - y) ** 2).mean().backward()
+        optimizer.step()
+
+
+def test_a_block_is_observed_and_nothing_after_it():
+    with watch() as observation:
+        train(squeeze=True)
+    assert observation.report.findings == () and observation.report.num_steps == 3
+    train(squeeze=False)
+    assert observation.report.findings == () and observation.report.num_steps == 3
+
+
+def test_findings_are_heard_at_once():
+    heard = []
+    with watch(on_finding=heard.append) as observation:
+        train(squeeze=False)
+    assert [finding.code for finding in heard] == ["BB301"]
+    assert heard[0].step == 0 and heard[0].severity is Severity.ERROR
+    assert list(observation.report.findings) == heard
+    assert "BB301" in observation.report._repr_html_() and observation.report.to_dict()["num_steps"] == 3
+
+
+def test_assert_healthy():
+    with watch() as observation:
+        train(squeeze=True)
+    assert_healthy(observation.report)
+    with watch() as observation:
+        train(squeeze=False)
+    with pytest.raises(AssertionError, match="BB301"):
+        assert_healthy(observation.report)
+    with watch() as observation:
+        pass
+    with pytest.raises(AssertionError, match="No optimizer step"):
+        assert_healthy(observation.report)
+
+
+class Broken(Rule):
+    """Fails at its second event."""
+
+    code = "BB999"
+    title = "a rule that is broken"
+    num_events = 0
+
+    def step_ends(self, step):
+        self.num_events += 1
+        if self.num_events == 2:
+            raise RuntimeError("a defect of the doctor's")
+        return ()
+
+    def run_ends(self):
+        raise AssertionError("switched off at its first failure")
+
+
+def test_a_rule_that_fails_is_switched_off_and_the_training_goes_on():
+    with watch([Broken]) as observation:
+        train(squeeze=True, steps=5)
+    assert observation.report.num_steps == 5
+    assert [code for code, _ in observation.report.failures] == ["BB999"]
+    assert "a defect of the doctor's" in str(observation.report)
+
+
+class Prying(Rule):
+    """Computes, draws random numbers in a probe, and changes buffers and modes there."""
+
+    code = "BB998"
+    title = "a rule that tries things out"
+    heard = 0
+
+    def module_called(self, call):
+        type(self).heard += 1
+        if call.depth == 0:
+            with self.run.probe(call.module):
+                call.module.train()
+                call.module(torch.randn_like(call.args[0])).sum()
+        return ()
+
+
+def test_a_probe_leaves_everything_as_it_was_and_is_not_observed_itself():
+    def run():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1)).eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            model(torch.randn(8, 4)).sum().backward()
+            optimizer.step()
+        return [*model.state_dict().values(), torch.get_rng_state(), torch.tensor(model.training)]
+
+    alone = run()
+    Prying.heard = 0
+    with watch([Prying]) as observation:
+        observed = run()
+    assert observation.report.failures == ()
+    assert Prying.heard == 15  # three steps of a model of four layers
+    for a, b in zip(alone, observed, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_other_threads_are_not_observed():
+    with watch() as observation:
+        thread = threading.Thread(target=train, args=(False,))
+        thread.start()
+        thread.join()
+    assert observation.report.num_steps == 0 and observation.report.findings == ()
+
+
+def test_an_exception_passes_and_everything_is_put_back():
+    original = torch.autograd.backward
+    with pytest.raises(ValueError, match="mine"), watch():
+        raise ValueError("mine")
+    assert torch.autograd.backward is original
+    assert torch._C._len_torch_function_stack() == 0
+
+
+def test_a_mode_of_the_users_is_left_on_the_stack():
+    with watch() as observation, torch.device("cpu"):
+        train(squeeze=False, steps=25)  # longer than everything is looked at
+    assert torch._C._len_torch_function_stack() == 0
+    assert [finding.code for finding in observation.report.findings] == ["BB301"]
