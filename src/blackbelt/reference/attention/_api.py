@@ -39,10 +39,12 @@ def memory_efficient_attention(  # noqa: PLR0913  (the signature of PyTorch's ow
     ``dropout_p`` is above 0; the backward makes the same noise from it. Under autocast the inputs are cast as for
     PyTorch's function. No second derivative: it raises.
 
-    ``backend``: ``"eager"`` runs PyTorch operators tile by tile, on any device; ``"compiled"`` fuses the softmax of a
-    tile with torch.compile; ``"triton"`` runs the kernels for the GPU; ``"auto"`` takes Triton on a GPU where it can,
-    and eager otherwise. Raises ValueError or TypeError naming the argument that does not fit, and RuntimeError where
-    the backend asked for is absent.
+    ``backend``: ``"eager"`` runs PyTorch operators tile by tile, in every mode and on any device; ``"cpp"`` runs
+    kernels in C++ on the CPU (float32, no mask but the causal one, no dropout, head sizes that are multiples of 32),
+    compiled on first use; ``"compiled"`` fuses the softmax of a tile with torch.compile; ``"triton"`` runs the kernels
+    for the GPU; ``"auto"`` takes cpp on a CPU and Triton on a GPU where they can run, and eager otherwise. Raises
+    ValueError or TypeError naming the argument that does not fit, and RuntimeError where the backend asked for is
+    absent.
 
     >>> query, key, value = (torch.randn(2, 4, 1000, 64) for _ in range(3))
     >>> ours = memory_efficient_attention(query, key, value, is_causal=True)
@@ -56,7 +58,7 @@ def memory_efficient_attention(  # noqa: PLR0913  (the signature of PyTorch's ow
             for t in (query, key, value)
         )
     arguments = prepare(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    chosen = choose_backend(backend, arguments.query, arguments.value, arguments.mask)
+    chosen = choose_backend(backend, *arguments[:4], dropout_p)
     seed = torch.randint(1 << 62, (), dtype=torch.int64) if dropout_p else None
     out: Tensor
     out, _ = Attention.apply(

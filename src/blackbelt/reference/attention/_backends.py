@@ -10,17 +10,25 @@ import shutil
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "eager", "compiled", "triton")
+from blackbelt.reference.attention import _cpp
+
+BACKENDS = ("auto", "eager", "cpp", "compiled", "triton")
 MAX_TRITON_HEAD_SIZE = 256
 
 
-def choose_backend(backend: str, query: Tensor, value: Tensor, mask: Tensor | None) -> str:
-    """Return ``eager``, ``compiled`` or ``triton``; raise where the backend asked for cannot run this call."""
+def choose_backend(
+    backend: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float
+) -> str:
+    """Return ``eager``, ``cpp``, ``compiled`` or ``triton``; raise where the backend asked for cannot run this call."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; allowed are {', '.join(map(repr, BACKENDS))}")
     if backend == "auto":
-        return "triton" if query.is_cuda and triton_obstacle(query, value, mask) is None else "eager"
+        if query.is_cuda:
+            return "triton" if triton_obstacle(query, value, mask) is None else "eager"
+        return "cpp" if _cpp.obstacle(query, key, value, mask, dropout_p) is None else "eager"
     obstacle = None
+    if backend == "cpp":
+        obstacle = _cpp.obstacle(query, key, value, mask, dropout_p)
     if backend == "triton":
         obstacle = triton_obstacle(query, value, mask)
     elif backend == "compiled":

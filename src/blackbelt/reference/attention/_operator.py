@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blackbelt.reference.attention import _eager
+from blackbelt.reference.attention import _cpp, _eager
 from blackbelt.reference.attention._problem import Problem
 
 Outputs = tuple[Tensor, Tensor]
@@ -36,6 +36,9 @@ def attention(  # noqa: PLR0913, PLR0917  (an operator's schema is flat)
         from blackbelt.reference.attention import _triton
 
         _triton.forward(query, key, value, mask, seed, dropout_p, is_causal, scale, out, lse)
+        return out, lse
+    if backend == "cpp":
+        _cpp.forward(query, key, value, is_causal, scale, out, lse)
         return out, lse
     problem = Problem(query, key, value, mask, seed, dropout_p, is_causal, scale, out)
     _eager.forward(problem, out, lse, _step(backend))
@@ -65,6 +68,8 @@ def attention_backward(  # noqa: PLR0913, PLR0917  (an operator's schema is flat
 
         gradients = _triton.backward(grad_out, query, key, value, mask, seed, out, lse, dropout_p, is_causal, scale)
         return (*gradients, query.new_empty(0))
+    if backend == "cpp" and _cpp.has_work_for_threads(key):
+        return (*_cpp.backward(grad_out, query, key, value, out, lse, is_causal, scale), query.new_empty(0))
     grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
     grad_mask = None
     if mask_gradient:

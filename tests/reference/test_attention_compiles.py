@@ -1,0 +1,25 @@
+"""The Triton kernels of attention compile for GPUs that need not be there, and take no more of one than it has."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("triton")
+
+from tests.reference.test_kernels_triton import A100_SHARED_BYTES, compiled, names
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_a100_and_h100(tmp_path):
+    kernels = compiled(tmp_path, "attention")
+    assert names(kernels) == {"_forward", "_query", "_key_value"}
+    assert {(built["element"], built["capability"]) for built in kernels} == {
+        (element, capability) for element in ("bf16", "fp16", "fp32") for capability in (80, 90)
+    }
+    for built in kernels:
+        assert built["shared"] <= A100_SHARED_BYTES, built
+        assert built["tensor_cores"] == (built["element"] != "fp32"), built
+    causal = [built for built in kernels if built["constants"]["IS_CAUSAL"]]
+    for built in causal:
+        if built["kernel"] != "_key_value_kernel" and built["element"] != "fp32":
+            assert not built["spilled"], built
