@@ -51,6 +51,14 @@ class ModuleCall(Placed):
 
 
 @dataclass
+class ModeSet(Placed):
+    """``train`` or ``eval`` of a module, which goes down to all of its submodules."""
+
+    module: nn.Module
+    training: bool
+
+
+@dataclass
 class FunctionCall(Placed):
     """A call of a function of PyTorch (``F.cross_entropy``, ``torch.matmul``) or of a method (``Tensor.sub``).
 

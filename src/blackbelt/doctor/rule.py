@@ -44,6 +44,10 @@ class Rule:
         """A module's forward has returned. Outermost calls always, inner ones while the run is traced."""
         return ()
 
+    def mode_set(self, call: events.ModeSet) -> Findings:
+        """``train`` or ``eval`` of a module has returned."""
+        return ()
+
     def function_called(self, call: events.FunctionCall) -> Findings:
         """A function of PyTorch or a method of a tensor has returned. Only while the run is traced."""
         return ()

@@ -40,7 +40,7 @@ class NotTrainedOn(Rule):
     code: ClassVar[str] = "BB308"
     title: ClassVar[str] = "no path from the loss to the parameters"
     lesson: ClassVar[str] = "silent_failures/loss"
-    explains: ClassVar[tuple[str, ...]] = ("BB205", "BB207", "BB404", "BB405")
+    explains: ClassVar[tuple[str, ...]] = ("BB205", "BB404", "BB405")
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

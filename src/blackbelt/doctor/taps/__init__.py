@@ -20,13 +20,14 @@ from blackbelt.doctor.taps import (
     creation,
     functions,
     loaders,
+    modes,
     modules,
     scalers,
     steps,
     workers,
 )
 
-TAPS = (creation, modules, functions, backward, clipping, scalers, steps, workers, loaders, checkpoints)
+TAPS = (creation, modules, modes, functions, backward, clipping, scalers, steps, workers, loaders, checkpoints)
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 

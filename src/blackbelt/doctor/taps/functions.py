@@ -36,10 +36,12 @@ class Watch(TorchFunctionMode):
         return result
 
 
-def install(run: Run, _: Patches, stack: ExitStack) -> None:
+def install(run: Run, patches: Patches, stack: ExitStack) -> None:
     """Put the mode on the stack of modes, where it stays on top until it is of no more use."""
     if not run.listens("function_called"):
         return
+
+    _listen_to_numpy(run, patches)
     mode = Watch(run)
     mode.__enter__()
 
@@ -64,3 +66,16 @@ def install(run: Run, _: Patches, stack: ExitStack) -> None:
     run.switches.append(take_out)
     stack.callback(at_end)
     stack.callback(register_optimizer_step_post_hook(retire).remove)
+
+
+def _listen_to_numpy(run: Run, patches: Patches) -> None:
+    def from_numpy(original: Any, array: Any) -> Any:  # which modes do not see
+        result = original(array)
+        if run.hears and run.traced:
+            modules, grad_enabled = tuple(run.running), torch.is_grad_enabled()
+            run.emit(
+                "function_called", FunctionCall(original, "from_numpy", (array,), {}, result, modules, grad_enabled)
+            )
+        return result
+
+    patches.replace(torch, "from_numpy", from_numpy)

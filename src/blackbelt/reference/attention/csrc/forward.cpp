@@ -62,7 +62,8 @@ void forward(
     const Head<float> of_out(o, out, batch, head);
     const int64_t queries = (rows + kPanel - 1) / kPanel * kPanel;
     Room packed(kQueries * size), tile(kKeys * kQueries), sums(kQueries * value_size);
-    std::fill_n(sums.data(), kQueries * value_size, 0.f);
+    float* const sum = sums.data();
+    std::fill_n(sum, kQueries * value_size, 0.f);
     pack(of_query, row, rows, size, factor, packed.data());
     Rows seen;
     const int64_t end = is_causal ? std::min(keys, row + rows) : keys;
@@ -75,17 +76,17 @@ void forward(
       if (seen.step(tile.data(), count, queries) && first) {
         for (int64_t i = 0; i < rows; ++i) {
           for (int64_t d = 0; d < value_size; ++d) {
-            sums.data()[i * value_size + d] *= seen.correction[i];
+            sum[i * value_size + d] *= seen.correction[i];
           }
         }
       }
       product<true>(
-          rows, value_size, count, tile.data(), 1, kQueries, of_value[first], of_value.stride, sums.data(), value_size);
+          rows, value_size, count, tile.data(), 1, kQueries, of_value[first], of_value.stride, sum, value_size);
     }
     for (int64_t i = 0; i < rows; ++i) {
       const float inverse = 1 / seen.total[i];
       for (int64_t d = 0; d < value_size; ++d) {
-        of_out[row + i][d] = sums.data()[i * value_size + d] * inverse;
+        of_out[row + i][d] = sum[i * value_size + d] * inverse;
       }
       logarithms[(batch * heads + head) * length + row + i] = seen.largest[i] + std::log2(seen.total[i]);
     }

@@ -26,11 +26,12 @@ constexpr int64_t kLanes = V::size();
 // Room of a thread, taken from PyTorch's allocator: what measures memory there sees it.
 class Room {
  public:
-  explicit Room(int64_t size) : tensor_(at::empty({size}, at::kFloat)) {}
-  float* data() { return tensor_.mutable_data_ptr<float>(); }
+  explicit Room(int64_t size) : tensor_(at::empty({size}, at::kFloat)), data_(tensor_.mutable_data_ptr<float>()) {}
+  float* data() const { return data_; }
 
  private:
   at::Tensor tensor_;
+  float* data_;
 };
 
 // The micro-kernel keeps kRows × kPanel sums in registers: 28 of the 32 of AVX-512, 12 of the 16 of AVX2.
