@@ -8,8 +8,6 @@
 namespace blackbelt {
 namespace {
 
-constexpr bool kStreamed = false;  // erf takes longer than memory does: here streamed stores gain nothing, and cost a little
-
 template <typename V>
 inline V cumulative(V x) {  // Φ, the share of a normal distribution below x
   return V(0.5) * (V(1) + (x * V(M_SQRT1_2)).erf());
@@ -18,6 +16,7 @@ inline V cumulative(V x) {  // Φ, the share of a normal distribution below x
 at::Tensor bias_gelu(const at::Tensor& input, const at::Tensor& bias) {
   auto out = at::empty_like(input);
   const int64_t rows = input.size(0), columns = input.size(1);
+  const bool streamed = streams(out);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "bias_gelu", [&] {
     const auto* x = input.const_data_ptr<scalar_t>();
     const auto* b = bias.const_data_ptr<scalar_t>();
@@ -25,7 +24,7 @@ at::Tensor bias_gelu(const at::Tensor& input, const at::Tensor& bias) {
     over_rows(rows, columns, [&](int64_t row, bool shared) {
       over_row(columns, shared, [&](int64_t begin, int64_t end) {
         const auto* from = x + row * columns + begin;
-        fill(y + row * columns + begin, end - begin, kStreamed, [&](int64_t i, int64_t n) {
+        fill(y + row * columns + begin, end - begin, streamed, [&](int64_t i, int64_t n) {
           const auto one = [](auto value, auto offset) {
             value = value + offset;
             return value * cumulative(value);
@@ -43,6 +42,7 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward(
     const at::Tensor& grad, const at::Tensor& input, const at::Tensor& bias) {
   auto grad_input = at::empty_like(input);
   const int64_t rows = input.size(0), columns = input.size(1);
+  const bool streamed = streams(grad_input);
   at::Tensor grad_bias;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "bias_gelu_backward", [&] {
     using V = Vec<scalar_t>;
@@ -58,7 +58,7 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward(
     const auto add = [&](int64_t first, int64_t last, ColumnSums<scalar_t> sums) {
       for (int64_t row = first; row < last; ++row) {
         const int64_t at = row * columns;
-        fill(gx + at, columns, kStreamed, [&](int64_t i, int64_t n) {
+        fill(gx + at, columns, streamed, [&](int64_t i, int64_t n) {
           const auto pack =
               each(derivative, read(g + at + i, n, scalar_t(0)), read(x + at + i, n, scalar_t(0)), read(b + i, n, scalar_t(0)));
           sums.add(i, n, pack);
