@@ -17,7 +17,6 @@ from blackbelt.report import (
     Cell,
     Code,
     Curves,
-    Drawing,
     Edge,
     Graph,
     Grid,
@@ -88,11 +87,6 @@ def test_text_keeps_to_eighty_columns_and_says_everything():
         "first do",
     ):
         assert words in text
-
-
-def test_a_line_of_code_is_never_cropped():
-    line = "RuntimeError: " + "a long message " * 10 + "to the end"
-    assert "    " + line in str(Drawing(Code(line))).splitlines()
 
 
 def test_a_wide_grid_is_cut_into_bands():

@@ -46,7 +46,7 @@ def to_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
         width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False, highlight=False
     )
     with console.capture() as capture:
-        console.print(to_rich(blocks), crop=False)
+        console.print(to_rich(blocks))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
 

@@ -59,7 +59,7 @@ def show(report: Report) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(report.__rich__(), width=min(console.width, WIDTH), crop=False)
+    console.print(report.__rich__(), width=min(console.width, WIDTH))
 
 
 def table(rows: list[tuple[object, ...]]) -> list[str]:
