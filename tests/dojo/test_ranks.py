@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -264,3 +266,32 @@ def test_an_isolated_worker_grades_over_ranks(body, status, sentence, worker, tm
     answer.write_text(f"import torch.distributed as dist\n\n\ndef sum_over_ranks(x):\n    {body}\n")
     report = worker.grade(cut_out(answer, "sum_over_ranks"), kata_file=kata_file)
     assert (report.status, report.sentence) == (status, sentence), str(report)
+
+
+AFTER_COMPILING = """
+import torch
+import torch.distributed as dist
+from blackbelt.dojo.ranks import run_ranks
+
+def slope(x):
+    x = x.requires_grad_()
+    (x * x).sum().backward()
+    dist.all_reduce(x.grad)
+    return x.grad
+
+if __name__ == "__main__":
+    torch.compile(lambda x: (x * x).sum(), backend="aot_eager")(torch.ones(2, requires_grad=True)).backward()
+    for outcome in run_ranks(slope, [(torch.ones(2),), (torch.ones(2),)]):
+        assert outcome.error is None, outcome.error
+        assert outcome.value.tolist() == [4.0, 4.0]
+    print("right")
+"""
+
+
+@pytest.mark.slow
+def test_ranks_differentiate_after_this_process_has_compiled(tmp_path):
+    """``torch.compile`` leaves threads of autograd, which do not survive a fork: then ranks are started anew."""
+    script = tmp_path / "after.py"
+    script.write_text(AFTER_COMPILING, encoding="utf-8")
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert result.stdout == "right\n", result.stderr

@@ -170,6 +170,17 @@ def test_opcheck():
     torch.library.opcheck(attention_backward, arguments, test_utils=tests)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch 2.15 warns of its own use of torch.jit
+@pytest.mark.slow
+def test_compiles_without_a_graph_break():
+    tensors = [torch.randn(2, 3, 70, 64, requires_grad=True) for _ in range(3)]
+    ours = torch.compile(lambda *t: memory_efficient_attention(*t, is_causal=True).sin(), fullgraph=True)(*tensors)
+    theirs = scaled_dot_product_attention(*tensors, is_causal=True).sin()
+    close(ours, theirs)
+    for a, b in zip(torch.autograd.grad(ours.sum(), tensors), torch.autograd.grad(theirs.sum(), tensors)):
+        close(a, b)
+
+
 def test_vmap_and_checkpointing():
     tensors = [torch.randn(3, 2, 2, 50, 32) for _ in range(3)]
     close(torch.vmap(cpp)(*tensors), scaled_dot_product_attention(*tensors))

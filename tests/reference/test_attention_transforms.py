@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from blackbelt.dojo import ranks
 from blackbelt.dojo.ranks import run_ranks
 from blackbelt.reference.attention import memory_efficient_attention, naive_attention
 from blackbelt.reference.attention._operator import attention, attention_backward
@@ -200,8 +199,7 @@ def train_on_rank(rank: int) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters()]
 
 
-def test_data_parallel_gradients_are_those_of_the_whole_batch(monkeypatch):
-    monkeypatch.setattr(ranks, "_can_fork", lambda: False)  # autograd threads of earlier tests survive no fork
+def test_data_parallel_gradients_are_those_of_the_whole_batch():
     torch.manual_seed(0)
     model = Block()
     model(torch.randn(4, 30, 16)).pow(2).mean().backward()

@@ -181,7 +181,21 @@ def run_ranks(
 
 
 def _can_fork() -> bool:
-    return sys.platform == "linux" and not torch.accelerator.is_available()
+    return sys.platform == "linux" and not torch.accelerator.is_available() and _backward_survives_a_fork()
+
+
+def _backward_survives_a_fork() -> bool:
+    """Ask a fork: where this process has threads of autograd, as torch.compile leaves them, none of its forks can."""
+    with uncounted(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: fork beside threads
+        child = os.fork()
+    if not child:
+        try:
+            torch.ones(1, requires_grad=True).sum().backward()
+        except RuntimeError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _by_value(function: Callable[..., Any]) -> bytes:
