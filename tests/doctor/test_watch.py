@@ -1,5 +1,7 @@
 """The doctor in code."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -134,3 +136,11 @@ def test_a_mode_of_the_users_is_left_on_the_stack():
         train(squeeze=False, steps=25)  # longer than everything is looked at
     assert torch._C._len_torch_function_stack() == 0
     assert [finding.code for finding in observation.report.findings] == ["BB301"]
+
+
+def test_watching_does_not_import_the_compiler():
+    """It takes seconds, and the start-up of the doctor is to be below half of one."""
+    code = (
+        "import sys; from blackbelt.doctor import watch\nwith watch(): pass\nsys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

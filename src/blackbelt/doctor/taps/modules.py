@@ -6,13 +6,13 @@ Compiled code is called with the hooks taken out: it would be traced with them, 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.modules import module as hooks
 
 from blackbelt.doctor.events import ModuleCall
@@ -59,11 +59,22 @@ def install(run: Run, patches: Patches, stack: ExitStack) -> None:
 
 
 def _listen_to_compiled(run: Run, patches: Patches) -> None:
+    """Listen to compiled modules and functions, without the seconds that importing the compiler takes where none is."""
+    listening = False
+
     def call_compiled(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         return _quietly(run, functools.partial(original, self), self._orig_mod, args, kwargs)
 
+    def listen_to_modules() -> None:
+        nonlocal listening
+        if not listening:
+            listening = True
+            patches.replace(sys.modules["torch._dynamo.eval_frame"].OptimizedModule, "__call__", call_compiled)
+
     def compile_function(original: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
         made = original(model, *args, **kwargs)
+        if run.hears and isinstance(made, nn.Module):
+            listen_to_modules()
         if model is None or isinstance(made, nn.Module):
             return made
         owner = getattr(model, "__self__", None)  # of Module.compile() the module
@@ -74,8 +85,9 @@ def _listen_to_compiled(run: Run, patches: Patches) -> None:
 
         return compiled
 
-    patches.replace(OptimizedModule, "__call__", call_compiled)
     patches.replace(torch, "compile", compile_function)
+    if "torch._dynamo.eval_frame" in sys.modules:  # modules that were compiled before
+        listen_to_modules()
 
 
 def _quietly(run: Run, function: Callable[..., Any], module: Any, args: Any, kwargs: Any) -> Any:
