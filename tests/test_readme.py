@@ -57,7 +57,7 @@ def test_the_example_prints_what_the_readme_shows():
 
 def test_every_command_named_exists():
     commands = {command.name for command in application().registered_commands}
-    named = set(re.findall(r"`blackbelt ([a-z]+)", README)) - {"doctor"}
+    named = set(re.findall(r"`blackbelt ([a-z]+)", README))
     assert named <= commands
     assert {"start", "check", "watch", "hint", "solution", "run", "explain", "progress"} <= named
 

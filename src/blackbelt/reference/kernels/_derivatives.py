@@ -1,7 +1,8 @@
 """The derivatives of the operators: what each saves, and which operator makes the gradient.
 
 Two registrations of the same two functions: with the dispatcher, so that ``torch.ops.blackbelt.…`` can be
-differentiated, and as an ``autograd.Function``, the form that ``torch.func`` understands.
+differentiated, and as an ``autograd.Function``, the form that ``torch.func`` understands. Every ``forward`` is a
+function of its own: Dynamo does not trace an operator that is put there itself.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def threads_softmax(input: Tensor) -> Tensor:  # noqa: A002
 
 
 def exported_softmax(input: Tensor) -> Tensor:  # noqa: A002
-    """Rung 6: stores of a large result go past the caches; threads share long rows where there are few."""
+    """Rung 6: exponentials of a row that fits the cache are kept there, not taken twice; large results are streamed."""
     return _api.softmax(input, backend="cpp")
 
 
