@@ -15,7 +15,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from blackbelt.doctor.finding import Finding, Severity
 from blackbelt.doctor.rule import EVENTS, Rule
 from blackbelt.places import Place
 
+Shared = TypeVar("Shared")
 TRACED_STEPS = 20  # everything is looked at until so many optimizer steps are made
 
 
@@ -61,6 +62,7 @@ class Run:
         self._said: set[tuple[str, str, int]] = set()
         self._created: dict[int, tuple[weakref.ref[Any], Place | None]] = {}
         self._names: dict[int, str] = {}
+        self._shared: dict[Any, Any] = {}
         self._rules = [rule(self) for rule in rules]
         self._listeners = {
             name: [rule for rule in self._rules if getattr(type(rule), name) is not getattr(Rule, name)]
@@ -189,6 +191,12 @@ class Run:
     def trained(self) -> dict[int, Tensor]:
         """Return the parameters that some optimizer holds, by ``id``."""
         return {id(p): p for o in self.optimizers for group in o.param_groups for p in group["params"]}
+
+    def shared(self, kind: Callable[[Run], Shared]) -> Shared:
+        """Return ``kind(self)``, made once for all rules of this run that ask for it."""
+        if kind not in self._shared:
+            self._shared[kind] = kind(self)
+        return cast("Shared", self._shared[kind])
 
     def conclusions(self) -> Sequence[Finding]:
         """Return the findings, without those that another one explains."""

@@ -182,17 +182,12 @@ class Gradients:
             self.rescaled = True
 
 
-_of_runs: weakref.WeakKeyDictionary[Run, Gradients] = weakref.WeakKeyDictionary()
-
-
 class GradientRule(Rule):
     """Base of rules that ask what is in the gradients. Call ``super()`` first in every method overridden."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        if run not in _of_runs:
-            _of_runs[run] = Gradients(run)
-        self.gradients = _of_runs[run]
+        self.gradients = run.shared(Gradients)
 
     def created(self, thing: Created) -> Findings:
         self.gradients.hear("created", thing)

@@ -112,7 +112,7 @@ class Activations:
         if call.name not in self.NAMES or not isinstance(call.result, Tensor):
             return
         key = number(call.result)
-        if key is None:
+        if key is None or key in self._places:  # noted for another rule
             return
         owner: nn.Module | None = call.modules[-1] if call.modules else None
         made = self._run.made_at(owner) if type(owner).__module__.startswith("torch.nn.modules.activation") else None
@@ -123,6 +123,22 @@ class Activations:
     def line_of(self, node: Any) -> Place | None:
         """Return the line that made the node, None where it was not seen."""
         return None if node is None else self._places.get(node._sequence_nr())  # noqa: SLF001 - has no public name
+
+
+class ActivationRule(LossRule):
+    """A loss rule that may ask which line applied the activation before the loss."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._activations = run.shared(Activations)
+
+    def function_called(self, call: FunctionCall) -> Findings:
+        self._activations.note(call)
+        self.look(call)
+        return ()
+
+    def look(self, call: FunctionCall) -> None:
+        """Look at a call that may be a loss, and ``wait`` where something is wrong with it."""
 
 
 def is_simplex(values: Tensor, dim: int, tolerance: float = 1e-3) -> bool:

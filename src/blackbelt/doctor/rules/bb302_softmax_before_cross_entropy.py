@@ -8,14 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from blackbelt.doctor.events import FunctionCall
-from blackbelt.doctor.rule import Findings
-from blackbelt.doctor.rules._losses import Activations, LossRule, class_dim, is_simplex, node_name, through_views
-from blackbelt.doctor.run import Run
+from blackbelt.doctor.rules._losses import ActivationRule, class_dim, is_simplex, node_name, through_views
 
 SQUASHED = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
 
 
-class SoftmaxBeforeCrossEntropy(LossRule):
+class SoftmaxBeforeCrossEntropy(ActivationRule):
     """`cross_entropy` is given probabilities, where it expects logits: it takes the softmax of them once more.
 
     Numbers between 0 and 1 are logits that hardly differ. With C classes the loss cannot fall below
@@ -36,18 +34,8 @@ class SoftmaxBeforeCrossEntropy(LossRule):
     title: ClassVar[str] = "probabilities where cross_entropy expects logits"
     lesson: ClassVar[str] = "silent_failures/loss"
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
-        self._activations = Activations(run)
-
-    def function_called(self, call: FunctionCall) -> Findings:
-        self._activations.note(call)
-        if call.name == "cross_entropy":
-            self._look(call)
-        return ()
-
-    def _look(self, call: FunctionCall) -> None:
-        values = call.argument(0, "input")
+    def look(self, call: FunctionCall) -> None:
+        values = call.argument(0, "input") if call.name == "cross_entropy" else None
         if not isinstance(values, Tensor) or values.grad_fn is None or values.dim() == 0:
             return
         dim = class_dim(values)

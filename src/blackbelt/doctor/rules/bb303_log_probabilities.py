@@ -7,24 +7,21 @@ from typing import ClassVar
 from torch import Tensor
 
 from blackbelt.doctor.events import FunctionCall
-from blackbelt.doctor.rule import Findings
 from blackbelt.doctor.rules._losses import (
-    Activations,
-    LossRule,
+    ActivationRule,
     class_dim,
     is_log_simplex,
     is_simplex,
     node_name,
     through_views,
 )
-from blackbelt.doctor.run import Run
 
 WITH_LOGITS = {"binary_cross_entropy_with_logits", "multilabel_soft_margin_loss"}
 BIASED = {"AddmmBackward0", "AddBackward0", "ConvolutionBackward0"}  # no cosines: these have no bias
 BOUND = 1.001  # of cosines: as scores of classes they need no logarithm
 
 
-class LogProbabilities(LossRule):
+class LogProbabilities(ActivationRule):
     """A loss function is given what it does not expect: `nll_loss` logits, a loss on logits probabilities.
 
     `nll_loss` takes the negative of its input at the target, and nothing else. On logits it falls without bound; on
@@ -48,12 +45,7 @@ class LogProbabilities(LossRule):
     title: ClassVar[str] = "loss and last activation do not belong together"
     lesson: ClassVar[str] = "silent_failures/loss"
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
-        self._activations = Activations(run)
-
-    def function_called(self, call: FunctionCall) -> Findings:
-        self._activations.note(call)
+    def look(self, call: FunctionCall) -> None:
         if call.name in WITH_LOGITS:
             self._look_at_logits(call)
         elif call.name in ("nll_loss", "nll_loss2d", "nll_loss_nd"):
@@ -66,7 +58,6 @@ class LogProbabilities(LossRule):
                 self._look_at_log_probabilities(call, values, -1)
         elif call.name == "poisson_nll_loss" and call.argument(2, "log_input", True):
             self._look_at_rates(call)
-        return ()
 
     def _look_at_logits(self, call: FunctionCall) -> None:
         values = call.argument(0, "input")

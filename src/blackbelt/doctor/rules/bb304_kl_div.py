@@ -7,14 +7,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from blackbelt.doctor.events import FunctionCall
-from blackbelt.doctor.rule import Findings
-from blackbelt.doctor.rules._losses import Activations, LossRule, is_log_simplex, is_simplex, node_name, through_views
-from blackbelt.doctor.run import Run
+from blackbelt.doctor.rules._losses import ActivationRule, is_log_simplex, is_simplex, node_name, through_views
 
 SLACK = 1e-3  # what rounding may add to the logarithm of a probability of 1
 
 
-class KlDivergence(LossRule):
+class KlDivergence(ActivationRule):
     """`kl_div` is given probabilities or logits where it expects logarithms of probabilities, or the reverse.
 
     `kl_div(input, target)` is `target * (log target - input)`: its first argument must hold log-probabilities, its
@@ -36,18 +34,12 @@ class KlDivergence(LossRule):
     title: ClassVar[str] = "kl_div of what is no logarithm of probabilities"
     lesson: ClassVar[str] = "silent_failures/loss"
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
-        self._activations = Activations(run)
-
-    def function_called(self, call: FunctionCall) -> Findings:
-        self._activations.note(call)
+    def look(self, call: FunctionCall) -> None:
         if call.name == "kl_div":
             values, target = call.argument(0, "input"), call.argument(1, "target")
             if isinstance(values, Tensor) and isinstance(target, Tensor) and values.numel() and values.dim():
                 self._look_at_target(call, target, bool(call.argument(5, "log_target", False)))
                 self._look_at_input(call, values, target)
-        return ()
 
     def _look_at_input(self, call: FunctionCall, values: Tensor, target: Tensor) -> None:
         if values.max() <= SLACK:

@@ -8,10 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from blackbelt.doctor.events import FunctionCall
-from blackbelt.doctor.rule import Findings
 from blackbelt.doctor.rules._losses import (
-    Activations,
-    LossRule,
+    ActivationRule,
     class_dim,
     is_log_simplex,
     node_name,
@@ -24,7 +22,7 @@ from blackbelt.places import Place
 NLL = {"nll_loss", "nll_loss2d", "nll_loss_nd"}
 
 
-class Classes(LossRule):
+class Classes(ActivationRule):
     """The loss takes the wrong dim for the classes, or targets of the wrong kind.
 
     `cross_entropy` and `nll_loss` expect the classes in dim 1, or in dim 0 of an input of one dim: then a batch of
@@ -50,11 +48,9 @@ class Classes(LossRule):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        self._activations = Activations(run)
         self._linear: OrderedDict[int, int] = OrderedDict()  # sequence numbers of results of linear layers
 
-    def function_called(self, call: FunctionCall) -> Findings:
-        self._activations.note(call)
+    def look(self, call: FunctionCall) -> None:
         if call.name == "linear":
             self._remember(call.result)
         elif call.name == "cross_entropy" or call.name in NLL:
@@ -70,7 +66,6 @@ class Classes(LossRule):
                     self._look_at_float_target(call, values, target)
         elif call.name == "binary_cross_entropy_with_logits":
             self._look_at_binary(call)
-        return ()
 
     def _remember(self, result: Tensor) -> None:
         if (key := number(result)) is not None and result.dim() > 2:

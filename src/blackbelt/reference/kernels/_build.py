@@ -16,9 +16,10 @@ import shutil
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -98,6 +99,17 @@ def obstacle_to(extension: Extension) -> str | None:
         if not (os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or shutil.which("nvcc")):
             return "nvcc was not found, the compiler of CUDA (install the CUDA toolkit, or set CUDA_HOME)"
     return None
+
+
+def operators_of(namespace: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module whose functions are operators that are built later than it is imported."""
+
+    def look_up(name: str) -> Any:
+        if name.startswith("__"):  # what Python and pytest ask of every module
+            raise AttributeError(name)
+        return getattr(getattr(torch.ops, namespace), name)
+
+    return look_up
 
 
 def load_extension(extension: Extension) -> None:
