@@ -47,6 +47,9 @@ def test_descriptions():
     assert describe(torch.ones(100, requires_grad=True)) == "tensor of shape (100,), float32, requires grad"
     assert describe((1, [small], {"a": None})) == f"(1, [{describe(small)}], {{'a': None}})"
     assert describe((1,)) == "(1,)"
+    large = torch.ones(100)
+    assert describe([large] * 32 + [small]) == f"[32 × {describe(large)}, {describe(small)}]"
+    assert describe([7] * 5) == "[7, 7, 7, 7, 7]"
     assert describe(object()) == "<object object>", "an address is another one in every run"
     assert "meta" in describe(torch.ones(2, device="meta"))
     assert len(describe("x" * 1000)) == 200

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +21,20 @@ def describe(value: Any) -> str:
     if isinstance(value, torch.nn.Module):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        inner = ", ".join(describe(item) for item in value)
+        inner = ", ".join(_without_repetition(describe(item) for item in value))
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing, and is another one every time
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _without_repetition(words: Iterable[str]) -> Iterator[str]:
+    """Say tensors that read the same and stand side by side once, with their number."""
+    for text, alike in itertools.groupby(words):
+        number = len(list(alike))
+        if number > 3 and text.startswith("tensor"):
+            yield f"{number} × {text}"
+        else:
+            yield from [text] * number
 
 
 def size_of(value: Any) -> int:
