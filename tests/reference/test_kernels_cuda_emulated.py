@@ -148,7 +148,13 @@ ROW_OPERATORS = [
 ]  # fmt: skip
 # A warp for a row and a block for a row, in registers and in passes; with vectors of 16 bytes and without.
 ROW_SHAPES = [(1, 1), (5, 3), (11, 123), (9, 128), (2, 1025), (3, 2048), (1, 4103), (2, 4104)]
-LONG_SHAPES = {"softmax": [(1, 8203), (2, 8208)]}  # the other operators have no kernel for longer rows
+# Softmax has another kernel for longer rows; sums of squares and products are where length costs digits.
+LONG_SHAPES = {
+    "softmax": [(1, 8203), (2, 8208)],
+    "rms_norm": [(1, 33_003)],
+    "rms_norm_backward": [(1, 33_003)],
+    "softmax_backward": [(1, 33_003)],
+}
 
 
 def row_jobs(name, dtype, program, folder):
