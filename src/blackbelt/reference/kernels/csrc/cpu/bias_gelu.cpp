@@ -4,14 +4,10 @@
 #include <torch/library.h>
 
 #include "columns.h"
+#include "normal.h"
 
 namespace blackbelt {
 namespace {
-
-template <typename V>
-inline V cumulative(V x) {  // Φ, the share of a normal distribution below x
-  return V(0.5) * (V(1) + (x * V(M_SQRT1_2)).erf());
-}
 
 at::Tensor bias_gelu(const at::Tensor& input, const at::Tensor& bias) {
   auto out = at::empty_like(input);
@@ -25,9 +21,10 @@ at::Tensor bias_gelu(const at::Tensor& input, const at::Tensor& bias) {
       over_row(columns, shared, [&](int64_t begin, int64_t end) {
         const auto* from = x + row * columns + begin;
         fill(y + row * columns + begin, end - begin, streamed, [&](int64_t i, int64_t n) {
-          const auto one = [](auto value, auto offset) {
+          using V = Vec<scalar_t>;
+          const auto one = [](V value, V offset) {
             value = value + offset;
-            return value * cumulative(value);
+            return value * normal<scalar_t>(value).share;
           };
           return each(one, read(from + i, n, scalar_t(0)), read(b + begin + i, n, scalar_t(0)));
         });
@@ -52,8 +49,8 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward(
     auto* gx = grad_input.mutable_data_ptr<scalar_t>();
     const auto derivative = [](V slope, V value, V offset) {
       value = value + offset;
-      const V density = (value * value * V(-0.5)).exp_u20() * V(M_2_SQRTPI * M_SQRT1_2 * 0.5);  // φ(x)
-      return slope * (cumulative(value) + value * density);
+      const auto [share, density] = normal<scalar_t>(value);
+      return slope * at::vec::fmadd(value, density, share);
     };
     const auto add = [&](int64_t first, int64_t last, ColumnSums<scalar_t> sums) {
       for (int64_t row = first; row < last; ++row) {

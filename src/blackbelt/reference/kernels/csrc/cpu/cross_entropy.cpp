@@ -66,7 +66,7 @@ at::Tensor cross_entropy_backward(
       const V factor(is_ignored ? 0 : g[row]);
       over_row(columns, shared, [&](int64_t begin, int64_t end) {
         fill(to + begin, end - begin, streamed, [&](int64_t i, int64_t n) {
-          const auto one = [&](V v) { return (v - V(high) - V(low)).exp() * factor; };
+          const auto one = [&](V v) { return exponential<W>(v - V(high) - V(low)) * factor; };
           return is_ignored ? Pack<scalar_t>{} : each(one, read(from + begin + i, n, scalar_t(0)));
         });
       });
@@ -106,7 +106,7 @@ at::Tensor cross_entropy_(at::Tensor logits, const at::Tensor& target, int64_t i
       over_row(columns, shared, [&](int64_t begin, int64_t end) {
         // The row is in the cache from the first pass, and its lines are owned: an ordinary store costs nothing more.
         fill(at + begin, end - begin, false, [&](int64_t i, int64_t n) {
-          const auto one = [&](V v) { return (v - V(found.largest)).exp() * rescale; };
+          const auto one = [&](V v) { return exponential<W>(v - V(found.largest)) * rescale; };
           return each(one, read<scalar_t>(at + begin + i, n, scalar_t(0)));
         });
       });

@@ -1,9 +1,10 @@
-// The rungs that lead to bias_gelu and softmax, one idea each: a fused loop, one pass for maximum and sum, vectors,
-// threads. The rung after these is the exported operator, whose stores go past the caches.
+// The rungs that lead to bias_gelu and softmax, one idea each: a fused loop, one pass for maximum and sum, vectors, no
+// calls, threads. The rung after these is the exported operator, whose stores go past the caches.
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "normal.h"
 #include "softmax.h"
 
 namespace blackbelt {
@@ -32,21 +33,26 @@ void bias_gelu_loop(int64_t rows, int64_t columns, const T* x, const T* bias, T*
   }
 }
 
-// A register of numbers at a time.
-template <typename T>
+// A register of numbers at a time: with a library's error function, which is called, or with one in line.
+template <bool kInline, typename T>
 void bias_gelu_vectors(int64_t columns, const T* x, const T* bias, T* out) {
   using V = Vec<T>;
   fill(out, columns, false, [&](int64_t i, int64_t n) {
     const auto one = [](V value, V offset) {
       value = value + offset;
-      return value * (V(0.5) * (V(1) + (value * V(M_SQRT1_2)).erf()));
+      if constexpr (kInline) {
+        return value * normal<T>(value).share;
+      } else {
+        return value * (V(0.5) * (V(1) + (value * V(M_SQRT1_2)).erf()));
+      }
     };
     return each(one, read(x + i, n, T(0)), read(bias + i, n, T(0)));
   });
 }
 
 at::Tensor bias_gelu_rung(const at::Tensor& input, const at::Tensor& bias, c10::string_view rung) {
-  TORCH_CHECK_VALUE(rung == "loop" || rung == "vectors" || rung == "threads", "no rung of bias_gelu is '", rung, "'");
+  const bool is_rung = rung == "loop" || rung == "vectors" || rung == "inlined" || rung == "threads";
+  TORCH_CHECK_VALUE(is_rung, "no rung of bias_gelu is '", rung, "'");
   auto out = at::empty_like(input);
   const int64_t rows = input.size(0), columns = input.size(1);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "bias_gelu_rung", [&] {
@@ -55,9 +61,10 @@ at::Tensor bias_gelu_rung(const at::Tensor& input, const at::Tensor& bias, c10::
     if (rung == "loop") {
       return bias_gelu_loop(rows, columns, x, b, y);
     }
+    const auto of_row = rung == "vectors" ? bias_gelu_vectors<false, scalar_t> : bias_gelu_vectors<true, scalar_t>;
     over(rows, rung == "threads", [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
-        bias_gelu_vectors(columns, x + row * columns, b, y + row * columns);
+        of_row(columns, x + row * columns, b, y + row * columns);
       }
     });
   });
@@ -107,7 +114,7 @@ void softmax_vectors(int64_t columns, const T* x, T* out) {
   const auto found = statistics(x, columns);
   const V shift(found.largest), factor(1 / found.sum);
   fill(out, columns, false, [&](int64_t i, int64_t n) {
-    return each([&](V v) { return (v - shift).exp() * factor; }, read(x + i, n, T(0)));
+    return each([&](V v) { return exponential<Wide<T>>(v - shift) * factor; }, read(x + i, n, T(0)));
   });
 }
 

@@ -32,11 +32,14 @@ void tiles(int64_t m, int64_t n, int64_t k, const T* a, const T* b, W* c) {
     for (int64_t top = first * kTile; top < std::min(m, last * kTile); top += kTile) {
       for (int64_t deep = 0; deep < k; deep += kTile) {
         for (int64_t left = 0; left < n; left += kTile) {
+          const int64_t width = std::min(kTile, n - left);
           for (int64_t i = top; i < std::min(m, top + kTile); ++i) {
+            W* const to = c + i * n + left;
             for (int64_t p = deep; p < std::min(k, deep + kTile); ++p) {
               const W scalar = static_cast<W>(a[i * k + p]);
-              for (int64_t j = left; j < std::min(n, left + kTile); ++j) {
-                c[i * n + j] += scalar * static_cast<W>(b[p * n + j]);
+              const T* const from = b + p * n + left;
+              for (int64_t j = 0; j < width; ++j) {
+                to[j] += scalar * static_cast<W>(from[j]);
               }
             }
           }

@@ -29,9 +29,11 @@ std::tuple<at::Tensor, at::Tensor> rms_norm(const at::Tensor& input, const at::T
         return each([](V v) { return v * v; }, read(from + i, n, zero));
       });
       r[row] = 1 / std::sqrt(squares / static_cast<W>(columns) + static_cast<W>(eps));
+      const V factor(r[row]);
       over_row(columns, shared, [&](int64_t begin, int64_t end) {
         fill(y + row * columns + begin, end - begin, streamed, [&](int64_t i, int64_t n) {
-          const auto one = [&](V v, V scale) { return v * V(r[row]) * scale; };
+          fetch_ahead(from + columns + begin + i);  // the next row comes in while this one is computed
+          const auto one = [&](V v, V scale) { return v * factor * scale; };
           return each(one, read(from + begin + i, n, zero), read(w + begin + i, n, zero));
         });
       });

@@ -9,6 +9,7 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/ops/zeros.h>
+#include <c10/macros/Macros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -33,6 +34,7 @@ constexpr int kParts = sizeof(T) == 2 ? 2 : 1;
 template <typename T>
 constexpr int64_t kStep = Vec<T>::size() * kParts<T>;
 
+// Packs live in registers: what takes or gives one is inlined always, or every call would put them on the stack.
 template <typename T>
 struct Pack {
   Vec<T> part[kParts<T>];
@@ -40,7 +42,7 @@ struct Pack {
 
 // A whole pack, from any address.
 template <typename T>
-inline Pack<T> read(const T* from) {
+C10_ALWAYS_INLINE Pack<T> read(const T* from) {
   if constexpr (kParts<T> == 2) {
     Pack<T> pack;
     at::vec::load_to_float<T>(from, pack.part[0], pack.part[1]);
@@ -51,7 +53,7 @@ inline Pack<T> read(const T* from) {
 }
 
 template <typename T>
-inline void write(T* to, const Pack<T>& pack) {
+C10_ALWAYS_INLINE void write(T* to, const Pack<T>& pack) {
   if constexpr (kParts<T> == 2) {
     at::vec::convert_from_float<T>(pack.part[0], pack.part[1]).store(to);
   } else {
@@ -61,7 +63,7 @@ inline void write(T* to, const Pack<T>& pack) {
 
 // The end of a row: n elements of a pack, `rest` in place of the others.
 template <typename T>
-inline Pack<T> read(const T* from, int64_t n, T rest) {
+C10_ALWAYS_INLINE Pack<T> read(const T* from, int64_t n, T rest) {
   if (n == kStep<T>) {
     return read(from);
   }
@@ -71,7 +73,7 @@ inline Pack<T> read(const T* from, int64_t n, T rest) {
 }
 
 template <typename T>
-inline void write(T* to, const Pack<T>& pack, int64_t n) {
+C10_ALWAYS_INLINE void write(T* to, const Pack<T>& pack, int64_t n) {
   if (n == kStep<T>) {
     return write(to, pack);
   }
@@ -82,7 +84,7 @@ inline void write(T* to, const Pack<T>& pack, int64_t n) {
 
 // f of every part of one, two or three packs.
 template <typename T, typename F, typename... Packs>
-inline Pack<T> each(F f, const Pack<T>& first, const Packs&... others) {
+C10_ALWAYS_INLINE Pack<T> each(F f, const Pack<T>& first, const Packs&... others) {
   Pack<T> result;
   for (int i = 0; i < kParts<T>; ++i) {
     result.part[i] = f(first.part[i], others.part[i]...);
@@ -93,7 +95,7 @@ inline Pack<T> each(F f, const Pack<T>& first, const Packs&... others) {
 // A store that goes past the caches. An ordinary store of a line that is not cached reads it first, to own it; for a
 // result too large to stay in the cache that is a third of the traffic of reading one tensor and writing one.
 template <typename T>
-inline void stream(T* to, const Pack<T>& pack) {
+C10_ALWAYS_INLINE void stream(T* to, const Pack<T>& pack) {
 #if defined(CPU_CAPABILITY_AVX512) && !defined(_MSC_VER)
   alignas(64) T line[kStep<T>];
   write(line, pack);
@@ -110,6 +112,13 @@ inline void stream(T* to, const Pack<T>& pack) {
 inline void finish_streams() {
 #if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
   _mm_sfence();  // streamed stores are seen by other threads from here on
+#endif
+}
+
+// Asks for the line of memory at an address, which need not exist, without waiting for it.
+inline void fetch_ahead(const void* line) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T1);
 #endif
 }
 

@@ -27,7 +27,8 @@ void softmax_row(const T* x, T* y, int64_t n, bool streamed, Wide<T>* kept) {
   const W sum = reduce<T>(
       n, W(0),
       [&](int64_t i, int64_t m) {
-        const auto pack = each([&](V v) { return (v - V(largest)).exp_u20(); }, read(x + i, m, rest));
+        fetch_ahead(x + n + i);  // the next row comes in while this one is computed
+        const auto pack = each([&](V v) { return exponential<W>(v - V(largest)); }, read(x + i, m, rest));
         for (int part = 0; part < kParts<T>; ++part) {
           pack.part[part].store(kept + i + part * V::size());
         }
@@ -55,7 +56,7 @@ void long_softmax_row(const T* x, T* y, int64_t n, bool streamed, bool shared) {
   const V shift(found.largest), factor(1 / found.sum);
   over_row(n, shared, [&](int64_t begin, int64_t end) {
     fill(y + begin, end - begin, streamed, [&](int64_t i, int64_t m) {
-      return each([&](V v) { return (v - shift).exp_u20() * factor; }, read(x + begin + i, m, T(0)));
+      return each([&](V v) { return exponential<Wide<T>>(v - shift) * factor; }, read(x + begin + i, m, T(0)));
     });
   });
 }
@@ -98,6 +99,8 @@ at::Tensor softmax_backward(const at::Tensor& grad, const at::Tensor& out) {
       });
       over_row(columns, shared, [&](int64_t begin, int64_t end) {
         fill(gx + row * columns + begin, end - begin, streamed, [&](int64_t i, int64_t n) {
+          fetch_ahead(slope + columns + begin + i);
+          fetch_ahead(value + columns + begin + i);
           const auto one = [&](V a, V b) { return (a - V(total)) * b; };
           return each(one, read(slope + begin + i, n, zero), read(value + begin + i, n, zero));
         });

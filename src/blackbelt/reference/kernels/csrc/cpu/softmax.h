@@ -1,7 +1,7 @@
 // The largest value of a row and Σ exp(x − largest), in one pass over it.
 #pragma once
 
-#include "rows.h"
+#include "exponential.h"
 
 namespace blackbelt {
 
@@ -25,9 +25,6 @@ struct Statistics {
   }
 };
 
-// Exponentials are exp_u20(), which is faster than exp(), right to 2 units in the last place, and makes a finite number
-// of NaN. So a row whose maximum is no finite number, as one with a NaN in it, is looked at before.
-//
 // Chunk by chunk: the maximum of a chunk, then its exponentials while it is in the first-level cache. So the memory is
 // read once, and a rescaling is paid for once per chunk, not once per element.
 template <typename T>
@@ -51,7 +48,7 @@ inline Statistics<Wide<T>> statistics(const T* row, int64_t n) {
       const V shift(chunk.largest);
       chunk.sum = reduce<T>(
           count, W(0),
-          [&](int64_t i, int64_t m) { return each([&](V v) { return (v - shift).exp_u20(); }, read(x + i, m, rest)); },
+          [&](int64_t i, int64_t m) { return each([&](V v) { return exponential<W>(v - shift); }, read(x + i, m, rest)); },
           [](V a, V b) { return a + b; });
     }
     all.merge(chunk);
