@@ -200,8 +200,8 @@ claim(
 # 1. **formula**: PyTorch's operators, thirteen tensors.
 # 2. **loop**: one loop over the elements, compiled. What was passed on in memory is in a register now.
 # 3. **vectors**: a register of numbers at a time (16 with AVX-512), and an error function made for vectors.
-# 4. **inlined**: the normal distribution in the loop itself, some twenty instructions fitted for the purpose. A call, even
-#    to a function made for vectors, puts every register on the stack and takes it back.
+# 4. **inlined**: the normal distribution in the loop itself, some thirty instructions fitted for the purpose. A call,
+#    even to a function made for vectors, puts every register on the stack and takes it back.
 # 5. **threads**: rows are shared out among cores. With one thread, as here, that is nothing.
 # 6. **exported**: stores of large results go past the caches (see below). This is `kernels.bias_gelu`.
 #

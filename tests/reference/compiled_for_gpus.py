@@ -140,13 +140,13 @@ def build_attention() -> Iterator[dict[str, Any]]:
     from blackbelt.reference.attention import _triton
 
     kernels = (_triton._forward_kernel, _triton._query_kernel, _triton._key_value_kernel)
-    heads = (("bf16", 64), ("fp16", 128), ("fp32", 64))
+    heads = (("bf16", 64), ("fp16", 128), ("fp32", 64), ("fp32", 128))
     for capability, kernel, (element, head) in itertools.product(CAPABILITIES, kernels, heads):
         query = torch.empty(1, 1, 1, head, dtype=DTYPES[element])
         for mask, is_causal, dropout in ((0, True, False), (1, False, True)):
             constants = {"MASK": mask, "IS_CAUSAL": is_causal, "DROPOUT": dropout, "m_s": 1}
-            constants |= _triton._blocks(query, query)
-            options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+            constants |= _triton._blocks(kernel, query, query)
+            options = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
             types, odd = attention_types(element, has_mask=mask == 1), frozenset({"heads", "group"})
             yield {"element": element, **build(kernel, types, constants, options, capability, odd=odd)}
 

@@ -19,7 +19,5 @@ def test_kernels_compile_for_a100_and_h100(tmp_path):
     for built in kernels:
         assert built["shared"] <= A100_SHARED_BYTES, built
         assert built["tensor_cores"] == (built["element"] != "fp32"), built
-    causal = [built for built in kernels if built["constants"]["IS_CAUSAL"]]
-    for built in causal:
-        if built["kernel"] != "_key_value_kernel" and built["element"] != "fp32":
-            assert not built["spilled"], built
+        # With a bool mask and dropout together ptxas parks a few words (12 to 60 bytes with Triton 3.9).
+        assert built["spilled"] <= (0 if built["constants"]["IS_CAUSAL"] else 64), built
