@@ -44,7 +44,6 @@ MODES = {
     "no keys": case((2, 3, 4, 8), (2, 3, 0, 8)),
     "no queries": case((2, 3, 0, 8), (2, 3, 4, 8)),
     "no batch": case((0, 3, 4, 8), (0, 3, 4, 8)),
-    "no heads at all": case((2, 0, 4, 8), (2, 0, 4, 8)),
     "head size 0": case((2, 3, 4, 0), (2, 3, 5, 0), (2, 3, 5, 4)),
 }
 
@@ -54,6 +53,11 @@ def large(mode):
     from dataclasses import replace
 
     return replace(mode, query=mode.query * 8, key=mode.key * 8)
+
+
+def test_no_heads_at_all_give_an_empty_result():  # PyTorch 2.9 divides by their number, which ends the process
+    out, *grads = run(memory_efficient_attention, case((2, 0, 4, 8), (2, 0, 4, 8)), torch.float64)
+    assert out.shape == (2, 0, 4, 8) and all(grad.shape == (2, 0, 4, 8) for grad in grads)
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
