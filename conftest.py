@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
-# Triton has no wheels for macOS. These modules define kernels when they are imported.
+# Triton has no wheels for macOS: these modules define kernels when they are imported.
 KERNELS = ["src/blackbelt/reference/*/_triton*.py", "src/blackbelt/katas/reference/kernels/*.py"]
-collect_ignore_glob = [] if importlib.util.find_spec("triton") else KERNELS
+LIGHTNING = ["src/blackbelt/doctor/lightning.py"]
+collect_ignore_glob = [
+    path
+    for name, paths in (("triton", KERNELS), ("lightning", LIGHTNING))
+    if not importlib.util.find_spec(name)
+    for path in paths
+]
