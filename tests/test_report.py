@@ -207,3 +207,12 @@ def test_a_report_without_blocks_says_so():
 def test_units():
     assert [format_bytes(n) for n in (1, 1024, 1_500_000, 2**40)] == ["1 B", "1 KiB", "1.431 MiB", "1 TiB"]
     assert [format_seconds(s) for s in (2, 0.0015, 3e-6, 5e-9)] == ["2 s", "1.5 ms", "3 µs", "5 ns"]
+
+
+@pytest.mark.parametrize(("last", "named"), [(4, ["1", "2", "3", "4"]), (1000, ["1", "2", "4", "8", "16", "32"])])
+def test_the_axis_of_a_plot_names_few_points_each_and_many_by_powers_of_two(last, named):
+    points = list(range(1, last + 1))
+    drawn = to_html([Curves({"one": (points, points)}, "step", "norm")])
+    svg = base64.b64decode(drawn.split("base64,")[1].split('"')[0]).decode()
+    labels = re.findall(r">(\d+)</text>", svg)
+    assert labels[: len(named)] == named and len(labels) < 20

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -36,6 +37,7 @@ TONES = ("#0b84c6", "#c2570c", "#2a8f4f", "#a4508b", "#8a7a00", "#d0454c")
 VERDICTS = {True: ("✓", "#2a8f4f"), False: ("✗", "#d0454c"), None: ("!", "#c2570c")}
 MARK = "◀"
 INK, GROUND = "#1a1a1a", "#fafafa"
+MOST_MARKED = 12  # points that a plot marks and names on its axis one by one
 
 
 def to_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
@@ -325,6 +327,10 @@ def _svg(width: float, height: float, body: str, title: str = "") -> str:
     )
 
 
+def _powers_of_two(first: float, last: float) -> list[float]:
+    return [2.0**n for n in range(math.ceil(math.log2(first)), math.floor(math.log2(last)) + 1)]
+
+
 def _svg_curves(block: Curves) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -332,10 +338,12 @@ def _svg_curves(block: Curves) -> str:
     figure = Figure(figsize=(6.4, 3.6))
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
+    points = sorted({x for xs, _ in block.curves.values() for x in xs})
+    marked = len(points) <= MOST_MARKED
     for (name, (xs, ys)), color, marker, dash in zip(
         block.curves.items(), TONES, "osD^vP", ("-", "--", "-.", ":", "-", "--")
     ):
-        axes.plot(xs, ys, color=color, marker=marker, linestyle=dash, label=name, markersize=5)
+        axes.plot(xs, ys, color=color, marker=marker if marked else "", linestyle=dash, label=name, markersize=5)
     if block.limit:
         axes.axhline(block.limit[1], color=INK, linewidth=1, linestyle=(0, (1, 2)), label=block.limit[0])
     if block.log:
@@ -343,7 +351,7 @@ def _svg_curves(block: Curves) -> str:
         axes.set_yscale("log")
     units = {"bytes": lambda value, _: format_bytes(value), "seconds": lambda value, _: format_seconds(value)}
     if block.log:
-        ticks = sorted({x for xs, _ in block.curves.values() for x in xs})
+        ticks = points if marked else _powers_of_two(points[0], points[-1])
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
     if block.y_label in units:

@@ -1,3 +1,3 @@
 """The trainings are run by the tests of this folder, not imported while tests are collected."""
 
-collect_ignore = ["cases", "corpus"]
+collect_ignore = ["cases", "corpus", "unseen"]

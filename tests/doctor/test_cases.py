@@ -57,3 +57,11 @@ def test_every_rule_has_three_cases_with_twins(code):
 def test_every_rule_explains_itself(rule):
     assert rule.__doc__ and len(rule.__doc__) > 300
     assert rule.title and not rule.title.endswith(".")
+    module, _, lesson = rule.lesson.partition("/")
+    assert not rule.lesson or list(FOLDER.parents[1].glob(f"lessons/?_{module}/?_{lesson}.py")), "no such lesson"
+
+
+def test_the_page_lists_every_rule():
+    page = (FOLDER.parents[1] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| BB")]
+    assert rows == [f"| {code} | {rule.severity} | {rule.title} |" for code, rule in all_rules().items()]

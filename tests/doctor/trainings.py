@@ -8,10 +8,13 @@ import io
 import random
 import re
 import runpy
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -32,22 +35,33 @@ class Training:
 
 
 def train(path: Path, *, doctor: bool) -> Training:
-    """Run a script as ``__main__`` in this process, from fixed seeds."""
+    """Run a script as ``__main__`` from fixed seeds: in this process, or apart where it starts ranks of its own."""
+    if "torch.multiprocessing" in path.read_text(encoding="utf-8"):
+        from tests.doctor.apart import train_apart
+
+        return train_apart(path, doctor=doctor)
+    return train_here(path, io.StringIO(), doctor=doctor)
+
+
+def train_here(path: Path, printed: TextIO, *, doctor: bool) -> Training:
+    """Run a script as ``__main__`` in this process, from fixed seeds; what it prints goes to ``printed``."""
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
-    printed = io.StringIO()
     observe_folders([path.parent])
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)  # tensors this small are slower on two
+        stack.callback(setattr, sys, "argv", sys.argv)
+        sys.argv = [str(path)]
         stack.enter_context(contextlib.redirect_stdout(printed))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # a practitioner does not read them either
         observation = stack.enter_context(watch()) if doctor else None
         names = runpy.run_path(str(path), run_name="__main__")
     report = observation.report if observation else None
-    return Training(printed.getvalue(), _hash_of(names), report)
+    words = printed.getvalue() if isinstance(printed, io.StringIO) else ""
+    return Training(words, _hash_of(names), report)
 
 
 def causes(path: Path) -> list[tuple[str, int]]:
@@ -82,5 +96,7 @@ def _pieces(value: object) -> Iterator[bytes]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _pieces(item)
+    elif isinstance(value, str) and value.startswith(tempfile.gettempdir()):
+        yield b""  # a name drawn anew in every run
     elif isinstance(value, (int, float, str)):
         yield repr(value).encode()

@@ -18,6 +18,7 @@ from blackbelt.cli._output import say, say_json, show, warn
 
 if TYPE_CHECKING:
     from blackbelt.doctor import DoctorReport, Finding, Rule, Severity
+    from blackbelt.doctor.ranks import Ranks
 
 SCRIPT_FAILED = 3
 CONTEXT = {"allow_interspersed_args": False}  # what follows the script is the script's
@@ -57,8 +58,13 @@ def doctor(  # noqa: C901, PLR0913, PLR0917  (one argument and one branch per op
       blackbelt doctor train.py --epochs 3     the script and its arguments
       blackbelt doctor --max-steps 50 train.py enough for most
       blackbelt doctor --explain BB301         one rule's page
+      blackbelt doctor -m torch.distributed.run --nproc-per-node 2 train.py
+      torchrun --nproc-per-node 2 -m blackbelt doctor train.py
+                                               every rank, one report
     """
-    from blackbelt.doctor import Severity, all_rules
+    from blackbelt.doctor import DoctorReport, Severity, all_rules
+    from blackbelt.doctor.launching import is_launcher, report_of_all
+    from blackbelt.doctor.ranks import from_environment
     from blackbelt.doctor.sarif import to_sarif
 
     if rules:
@@ -81,8 +87,15 @@ def doctor(  # noqa: C901, PLR0913, PLR0917  (one argument and one branch per op
     chosen = [rule for rule in chosen if rule.code not in left_out and (notes or rule.severity > Severity.NOTE)]
     said: list[int] = []
 
+    joined = from_environment()  # with other ranks
+
     def conclude(report: DoctorReport, error: BaseException | None) -> int:
         if not said:  # once, whether the script ends or calls os._exit
+            if joined is not None:
+                report, error = report_of_all(*joined, report, error)
+            if joined is not None and not joined[1]:  # another one tells, and its exit code says it
+                said.append(_exit_code(DoctorReport((), 0), error, Severity.ERROR))
+                return said[0]
             if sarif:
                 say_json(to_sarif(report, Path.cwd()))
             elif json:
@@ -92,9 +105,15 @@ def doctor(  # noqa: C901, PLR0913, PLR0917  (one argument and one branch per op
             said.append(_exit_code(report, error, Severity[fail_on.name.upper()]))
         return said[0]
 
-    report, error = _observe(
-        str(script), arguments or [], chosen, module, max_steps, until_sure, json or sarif, conclude
-    )
+    if is_launcher(str(script), as_module=module):
+        passed = _options(select, ignore, max_steps, notes=notes, until_sure=until_sure)
+        report, error = _launch(arguments or [], passed, machine=json or sarif)
+    else:
+        report, error = _observe(
+            str(script), arguments or [], chosen, module, max_steps, until_sure, json or sarif, joined, conclude
+        )
+    if until_sure and report.errors and report.ranks and not isinstance(error, KeyboardInterrupt):
+        error = None  # what a rank says whose partner was sure and has left
     if status := conclude(report, error):
         raise typer.Exit(status)
 
@@ -107,7 +126,7 @@ def _exit_code(report: DoctorReport, error: BaseException | None, limit: Severit
     return FAILED if any(finding.severity >= limit for finding in report.findings) else 0
 
 
-def _observe(  # noqa: PLR0917  (what the options say, handed on)
+def _observe(  # noqa: PLR0913, PLR0917  (what the options say, handed on)
     script: str,
     arguments: list[str],
     rules: list[type[Rule]],
@@ -115,20 +134,32 @@ def _observe(  # noqa: PLR0917  (what the options say, handed on)
     max_steps: int | None,
     until_sure: bool,
     machine: bool,
+    joined: tuple[Ranks, bool] | None,
     conclude: Callable[[DoctorReport, BaseException | None], int],
 ) -> tuple[DoctorReport, BaseException | None]:
+    from blackbelt.doctor.launching import report_when_terminated
     from blackbelt.doctor.observing import own_traceback, run_script, watch
+
+    if joined is not None and joined[1]:
+        report_when_terminated()
 
     with contextlib.ExitStack() as stack:
         if machine:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         observation = stack.enter_context(
-            watch(rules, None if machine else _say_finding, max_steps=max_steps, until_sure=until_sure)
+            watch(
+                rules,
+                None if machine else _say_finding,
+                max_steps=max_steps,
+                until_sure=until_sure,
+                ranks=joined and joined[0],
+            )
         )
         leave, process = os._exit, os.getpid()
 
         def report_and_leave(status: int) -> NoReturn:
             if os.getpid() == process:  # a child that was forked says nothing
+                stack.close()  # the end of the observation, which removes its folders
                 with contextlib.redirect_stdout(sys.__stdout__):
                     status = conclude(observation.report, SystemExit(status) if status else None)
                 sys.stdout.flush()
@@ -140,6 +171,28 @@ def _observe(  # noqa: PLR0917  (what the options say, handed on)
     if error is not None and not isinstance(error, KeyboardInterrupt):
         sys.stderr.write(f"exit code {error.code}\n" if isinstance(error, SystemExit) else own_traceback(error))
     return observation.report, error
+
+
+def _options(
+    select: list[str] | None, ignore: list[str] | None, max_steps: int | None, *, notes: bool, until_sure: bool
+) -> list[str]:
+    """Return the options that every rank needs, as they are written."""
+    return [
+        *(word for code in select or () for word in ("--select", code)),
+        *(word for code in ignore or () for word in ("--ignore", code)),
+        *(("--max-steps", str(max_steps)) if max_steps is not None else ()),
+        *(("--notes",) if notes else ()),
+        *(("--until-sure",) if until_sure else ()),
+    ]
+
+
+def _launch(arguments: list[str], options: list[str], *, machine: bool) -> tuple[DoctorReport, BaseException | None]:
+    from blackbelt.doctor.launching import launch, observed_arguments
+
+    try:
+        return launch(observed_arguments(arguments, options), sys.stderr if machine else None)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _say_finding(finding: Finding) -> None:

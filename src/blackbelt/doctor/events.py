@@ -38,6 +38,26 @@ class Created(Placed):
 
 
 @dataclass
+class Registered(Placed):
+    """A parameter or a module became the attribute ``name`` of ``owner``, in the place of ``previous``."""
+
+    owner: nn.Module
+    name: str
+    thing: nn.Parameter | nn.Module
+    previous: Any
+
+
+@dataclass
+class Segment(Placed):
+    """A call of ``torch.utils.checkpoint``, in its reentrant variant; ``grad_enabled`` outside of it."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    grad_enabled: bool
+    output: Any = None  # once it has returned
+
+
+@dataclass
 class ModuleCall(Placed):
     """A call of a module. ``depth`` is 0 for a call that no other module made; ``parent`` is the module that did."""
 
@@ -231,7 +251,8 @@ class WorkerFetch(Placed):
     """One of the first fetches of a worker process of a data loader, as the worker noted it.
 
     ``generators`` are the random generators that the dataset holds as attributes, by name: a hash of the state before
-    the fetch, and after it. ``digest`` is a hash of what was fetched, "" where that has no tensors.
+    the fetch, and after it. ``pieces`` are the tensors and lists of what was fetched: a hash of each, and how many
+    different values it has.
     """
 
     loader: Any
@@ -239,7 +260,27 @@ class WorkerFetch(Placed):
     worker: int
     number: int  # of the worker's fetches in this pass, from 1
     generators: Mapping[str, tuple[str, str]]
-    digest: str
+    pieces: Sequence[tuple[str, int]]
+
+
+@dataclass
+class StateTaken(Placed):
+    """``state_dict`` of the module ``owner`` has returned ``state``, whose tensors are the module's own."""
+
+    owner: nn.Module
+    state: Mapping[str, Any]
+
+
+@dataclass
+class Fetch(Placed):
+    """Samples are fetched from ``dataset`` in this process, by a loader without workers, while the run is traced.
+
+    ``indices`` are those of the samples. ``again`` fetches them once more: only in a copy of the process.
+    """
+
+    dataset: Any
+    indices: Sequence[Any]
+    again: Callable[[], Any]
 
 
 @dataclass
@@ -258,6 +299,18 @@ class File(Placed):
 
     content: Any
     name: str
+
+
+@dataclass
+class Collective(Placed):
+    """A call of ``all_reduce``, ``broadcast`` or the like (``name``) of ``torch.distributed``, or of ``no_sync``.
+
+    What DistributedDataParallel does in C++ is not heard. ``module`` is that whose ``no_sync`` it is.
+    """
+
+    name: str
+    tensors: Sequence[Tensor]
+    module: nn.Module | None = None
 
 
 def tensors_in(value: Any, depth: int = 6) -> Any:

@@ -26,7 +26,7 @@ class Finding:
 
     ``message`` is one sentence; ``evidence`` are the figures that show it, by name; ``fix`` is code. ``step`` counts
     the optimizer steps that had been made when it was found. ``place`` is the line of the cause, None where no line of
-    the user's code is it.
+    the user's code is it. ``ranks`` are the processes of a distributed training that found it, none where there is one.
     """
 
     code: str
@@ -37,4 +37,4 @@ class Finding:
     evidence: Mapping[str, str] = field(default_factory=dict)
     lesson: str = ""
     step: int = 0
-    rank: int | None = None
+    ranks: tuple[int, ...] = ()

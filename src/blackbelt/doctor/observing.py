@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blackbelt.doctor.finding import Finding
 from blackbelt.doctor.places import observe_folders
+from blackbelt.doctor.ranks import Ranks, merged, read_reports, reporting
 from blackbelt.doctor.report import DoctorReport
 from blackbelt.doctor.rule import Rule, all_rules
 from blackbelt.doctor.run import Run
@@ -24,10 +25,17 @@ class Observation:
         self._run = run
 
     @property
-    def report(self) -> DoctorReport:
-        """The findings so far, errors first."""
+    def own(self) -> DoctorReport:
+        """The findings of this process alone."""
         findings = sorted(self._run.conclusions(), key=lambda finding: -finding.severity)
-        return DoctorReport(tuple(findings), self._run.num_steps, tuple(self._run.failures))
+        curves = tuple(self._run.recorder.curves)
+        return DoctorReport(tuple(findings), self._run.num_steps, tuple(self._run.failures), curves=curves)
+
+    @property
+    def report(self) -> DoctorReport:
+        """The findings so far, errors first; those of processes that the script has started are among them."""
+        folder = self._run.folder
+        return merged(self.own, self._run.children if folder is None else read_reports(folder))
 
 
 @contextlib.contextmanager
@@ -37,6 +45,7 @@ def watch(
     *,
     max_steps: int | None = None,
     until_sure: bool = False,
+    ranks: Ranks | None = None,
 ) -> Iterator[Observation]:
     """Observe what trains inside the block, on this thread.
 
@@ -46,12 +55,27 @@ def watch(
     ``rules`` are all where None; ``on_finding`` hears of each finding at once. After ``max_steps`` optimizer steps, or
     with ``until_sure`` at the first error, the training is ended by a ``SystemExit``.
 
+    Processes that the block starts are observed as well, those that run code of yours; the report has what they found.
+    ``ranks`` is where this process itself meets others, when it is one of several; nothing you need to pass.
+
     Models, optimizers and loaders that were made before the block have no line of construction to point to.
     """
     chosen = all_rules().values() if rules is None else rules
-    run = Run(chosen, on_finding, max_steps=max_steps, until_sure=until_sure)
-    with tapped(run):
-        yield Observation(run)
+
+    def say(finding: Finding) -> None:
+        if ranks is not None:
+            ranks.write(observation.report)
+        if on_finding is not None and (ranks is None or ranks.is_first(finding)):
+            on_finding(finding)
+
+    run = Run(chosen, on_finding if ranks is None else say, max_steps=max_steps, until_sure=until_sure)
+    run.ranks = ranks
+    observation = Observation(run)
+    with contextlib.ExitStack() as stack:
+        if ranks is not None:
+            stack.enter_context(reporting(ranks, lambda: observation.report))
+        stack.enter_context(tapped(run))
+        yield observation
 
 
 def run_script(target: str, arguments: Sequence[str] = (), *, as_module: bool = False) -> BaseException | None:

@@ -33,6 +33,11 @@ def observe_folders(folders: Iterable[Path]) -> None:
     is_users.cache_clear()
 
 
+def roots() -> tuple[str, ...]:
+    """Return the folders that were named last."""
+    return _roots
+
+
 @functools.cache
 def is_users(file: str) -> bool:
     """Return whether a file holds the user's code."""
@@ -53,3 +58,15 @@ def users_line() -> Place | None:
             return Place(code.co_filename, frame.f_lineno, code.co_name)
         frame = frame.f_back
     return None
+
+
+def users_lines() -> list[Place]:
+    """Return the lines of the user's code that led here, innermost first."""
+    places = []
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - reads the stack without building it
+    while frame is not None:
+        code = frame.f_code
+        if is_users(code.co_filename):
+            places.append(Place(code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return places

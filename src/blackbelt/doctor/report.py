@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from blackbelt.doctor.curves import Curve, plots
 from blackbelt.doctor.finding import Finding, Severity
 from blackbelt.report import Block, Code, Prose, Report, Table, Verdict
 
 
 @dataclass(frozen=True)
 class DoctorReport(Report):
-    """The findings of one run, errors first; ``failures`` are rules that broke themselves, with their tracebacks."""
+    """The findings of one run, errors first; ``failures`` are rules that broke themselves, with their tracebacks.
+
+    ``ranks`` are the processes that trained beside the one that tells, ``unfinished`` those that did not come to their
+    end; ``num_steps`` are then those of the rank that made most. ``curves`` are drawn where the report is HTML.
+    """
 
     findings: Sequence[Finding]
     num_steps: int
     failures: Sequence[tuple[str, str]] = ()
+    ranks: Sequence[int] = ()
+    unfinished: Sequence[int] = ()
+    curves: Sequence[Curve] = ()
 
     @property
     def errors(self) -> list[Finding]:
@@ -24,6 +32,7 @@ class DoctorReport(Report):
 
     def blocks(self) -> Iterable[Block]:
         watched = f"{self.num_steps:,} optimizer {'step' if self.num_steps == 1 else 'steps'} observed"
+        watched += f" on {len(self.ranks)} ranks" if len(self.ranks) > 1 else ""
         if not self.findings and not self.num_steps:
             yield Verdict("No optimizer step was made, so there was no training to examine.", ok=None)
         elif not self.findings:
@@ -34,8 +43,15 @@ class DoctorReport(Report):
             yield Verdict(f"{counted}; {watched}.", ok=False if self.errors else None)
         for finding in self.findings:
             yield from finding_blocks(finding)
+        if self.unfinished:
+            yield Prose(f"{_ranks(self.unfinished)} did not come to the end; what was found until then is above.")
         for code, error in self.failures:
             yield Prose(f"Rule {code} failed and was switched off: {error.strip().splitlines()[-1]}")
+
+    def _repr_html_(self) -> str:
+        from blackbelt.rendering import to_html
+
+        return to_html([*self.blocks(), *plots(self.curves)])
 
 
 def assert_healthy(report: DoctorReport, severity: Severity = Severity.ERROR) -> None:
@@ -51,7 +67,7 @@ def assert_healthy(report: DoctorReport, severity: Severity = Severity.ERROR) ->
 def finding_blocks(finding: Finding) -> Iterable[Block]:
     """Lay out one finding."""
     where = f"{finding.place}: " if finding.place else ""
-    rank = "" if finding.rank is None else f" (rank {finding.rank})"
+    rank = f" ({_ranks(finding.ranks).lower()})" if finding.ranks else ""
     yield Verdict(
         f"{finding.code} {where}{finding.message}{rank}", ok=False if finding.severity is Severity.ERROR else None
     )
@@ -63,3 +79,7 @@ def finding_blocks(finding: Finding) -> Iterable[Block]:
         yield Code(finding.fix, title="Write instead")
     if finding.lesson:
         yield Prose(f"Lesson: {finding.lesson}. `blackbelt doctor --explain {finding.code}` says more.")
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"Rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

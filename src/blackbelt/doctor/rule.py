@@ -32,12 +32,25 @@ class Rule:
     severity: ClassVar[Severity] = Severity.ERROR
     lesson: ClassVar[str] = ""  # the lesson that explains it, `tensors/broadcasting`
     explains: ClassVar[tuple[str, ...]] = ()  # codes of findings that are consequences of this one
+    first_steps_only: ClassVar[bool] = False  # hears of nothing but the end once the run is no longer traced
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def created(self, thing: events.Created) -> Findings:
         """A module, a parameter, an optimizer, a scheduler or a data loader was made."""
+        return ()
+
+    def registered(self, event: events.Registered) -> Findings:
+        """A parameter or a module is about to become an attribute of a module."""
+        return ()
+
+    def segment_begins(self, call: events.Segment) -> Findings:
+        """A segment is about to be run by reentrant checkpointing."""
+        return ()
+
+    def segment_ends(self, call: events.Segment) -> Findings:
+        """Reentrant checkpointing has run a segment forward."""
         return ()
 
     def module_called(self, call: events.ModuleCall) -> Findings:
@@ -92,12 +105,24 @@ class Rule:
         """A data loader has handed out a batch."""
         return ()
 
+    def fetch_begins(self, fetch: events.Fetch) -> Findings:
+        """Samples are about to be fetched in this process. Only while the run is traced."""
+        return ()
+
+    def fetch_ends(self, fetch: events.Fetch) -> Findings:
+        """Samples were fetched in this process. Only while the run is traced."""
+        return ()
+
     def worker_fetched(self, fetch: events.WorkerFetch) -> Findings:
         """A worker of a data loader has fetched; heard with a little delay, and only of forked workers."""
         return ()
 
     def epoch_ends(self, epoch: events.Epoch) -> Findings:
         """An iterator of a data loader has come to its end."""
+        return ()
+
+    def state_taken(self, call: events.StateTaken) -> Findings:
+        """``state_dict`` of a module has returned; not heard of its submodules."""
         return ()
 
     def state_loaded(self, call: events.StateLoaded) -> Findings:
@@ -110,6 +135,10 @@ class Rule:
 
     def file_loaded(self, call: events.File) -> Findings:
         """``torch.load`` has returned."""
+        return ()
+
+    def collective_called(self, call: events.Collective) -> Findings:
+        """``all_reduce``, ``broadcast`` or the like of ``torch.distributed``, or ``no_sync``, has been called."""
         return ()
 
     def run_ends(self) -> Findings:

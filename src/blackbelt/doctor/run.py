@@ -15,16 +15,20 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
+from blackbelt.doctor.curves import Recorder
 from blackbelt.doctor.events import Created, ModuleCall, Placed
 from blackbelt.doctor.finding import Finding, Severity
 from blackbelt.doctor.rule import EVENTS, Rule
 from blackbelt.places import Place
+
+if TYPE_CHECKING:
+    from blackbelt.doctor.ranks import RankReport, Ranks
 
 Shared = TypeVar("Shared")
 TRACED_STEPS = 20  # everything is looked at until so many optimizer steps are made
@@ -51,7 +55,11 @@ class Run:
         self.models: list[nn.Module] = []  # modules that were called by no other module
         self.running: list[nn.Module] = []  # modules whose forward is running, outermost first
         self.switches: list[Callable[[], Callable[[], None]]] = []  # each takes a tap out and returns what puts it back
+        self.folder: Path | None = None  # where processes that the script starts meet; ranks.py
+        self.ranks: Ranks | None = None  # where this process meets others, when it is one of several
+        self.children: list[RankReport] = []  # what they have told
         self.notes: Path | None = None  # where workers of data loaders write down what they do
+        self.is_cut = False  # ended before the script would have: what it had yet to do is not missing
         self.findings: list[Finding] = []
         self.failures: list[tuple[str, str]] = []  # code of a rule that failed, and its traceback
         self._on_finding = on_finding or (lambda _: None)
@@ -64,8 +72,11 @@ class Run:
         self._names: dict[int, str] = {}
         self._shared: dict[Any, Any] = {}
         self._rules = [rule(self) for rule in rules]
+        self.recorder = Recorder(self)
         self._listeners = {
-            name: [rule for rule in self._rules if getattr(type(rule), name) is not getattr(Rule, name)]
+            name: [
+                rule for rule in (*self._rules, self.recorder) if getattr(type(rule), name) is not getattr(Rule, name)
+            ]
             for name in EVENTS
         }
 
@@ -83,6 +94,16 @@ class Run:
         """Return whether any rule wants events of this name."""
         return bool(self._listeners[name])
 
+    def settings(self) -> dict[str, Any]:
+        """Return what a child needs to know to observe as this process does: nothing that cannot be pickled."""
+        module, name = (getattr(self._on_finding, key, "") for key in ("__module__", "__qualname__"))
+        return {
+            "codes": [rule.code for rule in self._rules],
+            "max_steps": self._max_steps,
+            "until_sure": self._until_sure,
+            "on_finding": (module, name) if module.startswith("blackbelt.") and name.isidentifier() else None,
+        }
+
     def start(self) -> None:
         """Begin to listen."""
         self._active = True
@@ -95,10 +116,16 @@ class Run:
 
     def end_if_enough(self) -> None:
         """Raise :class:`Enough` where the training need not go on."""
-        if self._max_steps is not None and self.num_steps >= self._max_steps:
+        sure = self._until_sure and any(finding.severity is Severity.ERROR for finding in self.findings)
+        if sure or (self._max_steps is not None and self.num_steps >= self._max_steps):
+            self.is_cut = True
             raise Enough
-        if self._until_sure and any(finding.severity is Severity.ERROR for finding in self.findings):
-            raise Enough
+
+    def settle(self) -> None:
+        """The first steps are made: rules that look at these alone hear of nothing but the end."""
+        for name, listeners in self._listeners.items():
+            if name != "run_ends":
+                listeners[:] = [rule for rule in listeners if not rule.first_steps_only]
 
     def forget(self) -> None:
         """In a child of this process: listen no more and say nothing."""
@@ -108,16 +135,21 @@ class Run:
         """Deliver an event. Never raises."""
         if not self.hears or not self._listeners[name]:
             return
-        with self.deaf(), torch.no_grad():
-            for rule in tuple(self._listeners[name]):
-                try:
-                    for finding in getattr(rule, name)(*(() if event is None else (event,))):
-                        self._report(finding)
-                except Exception:
-                    self.failures.append((rule.code, traceback.format_exc(limit=-4)))
-                    for listeners in self._listeners.values():
-                        if rule in listeners:
-                            listeners.remove(rule)
+        arguments = () if event is None else (event,)
+        self._deaf += 1
+        try:
+            with torch.no_grad():
+                for rule in tuple(self._listeners[name]):
+                    try:
+                        for finding in getattr(rule, name)(*arguments):
+                            self._report(finding)
+                    except Exception:
+                        self.failures.append((rule.code, traceback.format_exc(limit=-4)))
+                        for listeners in self._listeners.values():
+                            if rule in listeners:
+                                listeners.remove(rule)
+        finally:
+            self._deaf -= 1
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:

@@ -42,7 +42,7 @@ def _result(finding: Finding, folder: Path) -> dict[str, Any]:
         "ruleId": finding.code,
         "level": str(Severity(finding.severity)),
         "message": {"text": words},
-        "properties": {"evidence": dict(finding.evidence), "step": finding.step},
+        "properties": {"evidence": dict(finding.evidence), "step": finding.step, "ranks": list(finding.ranks)},
     }
     if finding.place is not None:
         path = Path(finding.place.file).resolve()

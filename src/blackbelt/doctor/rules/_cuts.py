@@ -51,6 +51,8 @@ class Watched:
 class CutRule(Rule):
     """Base of rules on lost history; ``kinds`` are the names of the calls that a rule speaks of."""
 
+    first_steps_only: ClassVar[bool] = True
+
     kinds: ClassVar[frozenset[str]]
 
     def __init__(self, run: Run) -> None:

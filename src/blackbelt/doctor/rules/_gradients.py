@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +184,8 @@ class Gradients:
 
 class GradientRule(Rule):
     """Base of rules that ask what is in the gradients. Call ``super()`` first in every method overridden."""
+
+    first_steps_only: ClassVar[bool] = True
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -39,7 +39,10 @@ SHAPE_ONLY = {  # nodes that hand values on as they are
 
 def number(tensor: Tensor) -> int | None:
     """Return the sequence number of the node that made a tensor; None for one without history."""
-    return None if tensor.grad_fn is None else tensor.grad_fn._sequence_nr()  # noqa: SLF001 - has no public name
+    try:
+        return None if tensor.grad_fn is None else tensor.grad_fn._sequence_nr()  # noqa: SLF001 - has no public name
+    except RuntimeError:  # a view made without gradients of what was written to since, as in Embedding(padding_idx=0)
+        return None
 
 
 def node_name(node: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 
 def drops(module: nn.Module) -> bool:
@@ -18,7 +19,7 @@ def drops(module: nn.Module) -> bool:
 
 def normalizes(module: nn.Module) -> bool:
     """Return whether a module itself is a BatchNorm that keeps running statistics."""
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
+    return isinstance(module, _BatchNorm) and module.running_mean is not None and not is_lazy(module.running_mean)
 
 
 def is_pristine(module: nn.Module) -> bool:

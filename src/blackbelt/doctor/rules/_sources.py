@@ -57,3 +57,14 @@ def conditions(place: Place) -> str:
     branches = (node for node in ast.walk(_tree(place.file)) if isinstance(node, (ast.If, ast.IfExp)))
     around = (node for node in branches if node.lineno <= place.line <= (node.end_lineno or node.lineno))
     return " and ".join(ast.unparse(node.test) for node in around)
+
+
+def function_source(place: Place) -> str:
+    """Return the source of the innermost function around a line, of the whole file where it is in none."""
+    functions = (n for n in ast.walk(_tree(place.file)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    around = [n for n in functions if n.lineno <= place.line <= (n.end_lineno or n.lineno)]
+    lines = linecache.getlines(place.file)
+    if around:
+        innermost = max(around, key=lambda n: n.lineno)
+        lines = lines[innermost.lineno - 1 : innermost.end_lineno]
+    return "".join(lines)

@@ -31,7 +31,6 @@ class WorkerRandomness(Rule):
 
     code: ClassVar[str] = "BB101"
     title: ClassVar[str] = "workers draw the same random numbers"
-    lesson: ClassVar[str] = "data/streaming"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -33,7 +33,7 @@ class GraphCut(CutRule):
 
     code: ClassVar[str] = "BB205"
     title: ClassVar[str] = "the graph is cut, and what is before never learns"
-    lesson: ClassVar[str] = "silent_failures/model"
+    lesson: ClassVar[str] = "autograd/graph"
     kinds: ClassVar[frozenset[str]] = frozenset({"detach", "data", "detach_", *TO_PYTHON, *FROM_PYTHON, "new_tensor"})
 
     def report(self, cut: Cut, parameters: Sequence[Tensor], step: Step) -> Finding:

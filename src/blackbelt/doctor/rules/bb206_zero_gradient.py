@@ -44,7 +44,7 @@ class ZeroGradient(CutRule):
 
     code: ClassVar[str] = "BB206"
     title: ClassVar[str] = "the gradient of an operator is zero everywhere"
-    lesson: ClassVar[str] = "silent_failures/model"
+    lesson: ClassVar[str] = "autograd/graph"
     kinds: ClassVar[frozenset[str]] = frozenset(
         {"argmax", "argmin", "gt", "lt", "ge", "le", "eq", "ne", "long", "int", "bool", "multinomial", "topk", "max"}
         | {"min", "sort", "argsort", "bucketize", "searchsorted", "heaviside", "sample", "one_hot", "greater", "less"}

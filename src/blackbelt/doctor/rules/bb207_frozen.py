@@ -43,7 +43,7 @@ class Frozen(Rule):
 
     code: ClassVar[str] = "BB207"
     title: ClassVar[str] = "frozen by mistake, or not frozen for a typo"
-    lesson: ClassVar[str] = "silent_failures/model"
+    first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB308", "BB405")
 
     def __init__(self, run: Run) -> None:

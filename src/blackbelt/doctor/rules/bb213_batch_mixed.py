@@ -57,7 +57,8 @@ class BatchMixed(Rule):
 
     code: ClassVar[str] = "BB213"
     title: ClassVar[str] = "samples of a batch are mixed"
-    lesson: ClassVar[str] = "silent_failures/model"
+    lesson: ClassVar[str] = "tensors/strides"
+    first_steps_only: ClassVar[bool] = True
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

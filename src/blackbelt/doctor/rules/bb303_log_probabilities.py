@@ -43,7 +43,6 @@ class LogProbabilities(ActivationRule):
 
     code: ClassVar[str] = "BB303"
     title: ClassVar[str] = "loss and last activation do not belong together"
-    lesson: ClassVar[str] = "silent_failures/loss"
 
     def look(self, call: FunctionCall) -> None:
         if call.name in WITH_LOGITS:

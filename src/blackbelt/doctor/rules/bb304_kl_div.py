@@ -32,7 +32,6 @@ class KlDivergence(ActivationRule):
 
     code: ClassVar[str] = "BB304"
     title: ClassVar[str] = "kl_div of what is no logarithm of probabilities"
-    lesson: ClassVar[str] = "silent_failures/loss"
 
     def look(self, call: FunctionCall) -> None:
         if call.name == "kl_div":

@@ -44,7 +44,6 @@ class Classes(ActivationRule):
 
     code: ClassVar[str] = "BB305"
     title: ClassVar[str] = "wrong dim or kind of classes in the loss"
-    lesson: ClassVar[str] = "silent_failures/loss"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -44,6 +44,7 @@ class Reduction(Rule):
     title: ClassVar[str] = "loss not divided by what it was added up over"
     severity: ClassVar[Severity] = Severity.WARNING
     lesson: ClassVar[str] = "autograd/accumulation"
+    first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB212", "BB504")
 
     def __init__(self, run: Run) -> None:

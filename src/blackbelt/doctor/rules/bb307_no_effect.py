@@ -56,7 +56,8 @@ class NoEffect(Rule):
 
     code: ClassVar[str] = "BB307"
     title: ClassVar[str] = "a term of the loss has no effect"
-    lesson: ClassVar[str] = "silent_failures/loss"
+    lesson: ClassVar[str] = "autograd/graph"
+    first_steps_only: ClassVar[bool] = True
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -115,7 +116,7 @@ class NoEffect(Rule):
 
     def _is_parameters(self, tensor: Tensor) -> bool:
         """Return whether a tensor without history holds the values of a parameter, as those of a state dict do."""
-        if not tensor.is_floating_point() or not tensor.dim():
+        if not tensor.is_floating_point() or not tensor.dim() or tensor.is_sparse:
             return False
         if self._storages[0] != self.run.num_steps:
             trained = {p.untyped_storage().data_ptr() for p in self.run.trained().values() if p.requires_grad}

@@ -39,7 +39,8 @@ class NotTrainedOn(Rule):
 
     code: ClassVar[str] = "BB308"
     title: ClassVar[str] = "no path from the loss to the parameters"
-    lesson: ClassVar[str] = "silent_failures/loss"
+    lesson: ClassVar[str] = "autograd/graph"
+    first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB205", "BB404", "BB405")
 
     def __init__(self, run: Run) -> None:

@@ -42,7 +42,6 @@ class Weights(LossRule):
 
     code: ClassVar[str] = "BB309"
     title: ClassVar[str] = "weights upside down, or a mean of nothing"
-    lesson: ClassVar[str] = "silent_failures/loss"
     explains: ClassVar[tuple[str, ...]] = ("BB504",)
 
     def __init__(self, run: Run) -> None:

@@ -42,7 +42,7 @@ class NotInOptimizer(GradientRule):
 
     code: ClassVar[str] = "BB404"
     title: ClassVar[str] = "parameters are in no optimizer"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
+    first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB205", "BB207")
 
     def __init__(self, run: Run) -> None:

@@ -38,7 +38,6 @@ class Order(UnusedRule):
 
     code: ClassVar[str] = "BB405"
     title: ClassVar[str] = "backward, clipping and step in the wrong order"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
     explains: ClassVar[tuple[str, ...]] = ("BB212", "BB402")
 
     def __init__(self, run: Run) -> None:

@@ -39,7 +39,6 @@ class NoRate(ScheduleRule):
 
     code: ClassVar[str] = "BB406"
     title: ClassVar[str] = "the learning rate is 0, or nearly, for many steps"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
     explains: ClassVar[tuple[str, ...]] = ("BB414",)
 
     def __init__(self, run: Run) -> None:

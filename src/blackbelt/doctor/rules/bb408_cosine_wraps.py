@@ -34,7 +34,6 @@ class CosineWraps(ScheduleRule):
 
     code: ClassVar[str] = "BB408"
     title: ClassVar[str] = "the cosine of the learning rate wraps"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
     explains: ClassVar[tuple[str, ...]] = ("BB406",)
 
     def schedule_stepped(self, call: ScheduleStep) -> Findings:

@@ -34,7 +34,6 @@ class SteppedTwice(GradientRule):
 
     code: ClassVar[str] = "BB409"
     title: ClassVar[str] = "two optimizers step the same parameter"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -37,7 +37,6 @@ class LeftFrozen(Rule):
 
     code: ClassVar[str] = "BB412"
     title: ClassVar[str] = "parameters are left without requires_grad"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
     explains: ClassVar[tuple[str, ...]] = ("BB207", "BB405", "BB404")
 
     def __init__(self, run: Run) -> None:

@@ -36,7 +36,6 @@ class SkippedSteps(Rule):
 
     code: ClassVar[str] = "BB413"
     title: ClassVar[str] = "the gradient scaler skips every step"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
     explains: ClassVar[tuple[str, ...]] = ("BB405",)
 
     def __init__(self, run: Run) -> None:

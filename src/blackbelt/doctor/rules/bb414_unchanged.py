@@ -42,7 +42,6 @@ class Unchanged(Rule):
 
     code: ClassVar[str] = "BB414"
     title: ClassVar[str] = "a step leaves parameters as they were"
-    lesson: ClassVar[str] = "silent_failures/optimizer"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -17,17 +17,39 @@ from blackbelt.doctor.taps import (
     backward,
     checkpoints,
     clipping,
+    collectives,
     creation,
+    fetches,
     functions,
     loaders,
     modes,
     modules,
+    processes,
+    registration,
     scalers,
+    segments,
     steps,
     workers,
 )
 
-TAPS = (creation, modules, modes, functions, backward, clipping, scalers, steps, workers, loaders, checkpoints)
+TAPS = (
+    creation,
+    registration,
+    modules,
+    modes,
+    functions,
+    backward,
+    segments,
+    clipping,
+    scalers,
+    steps,
+    workers,
+    fetches,
+    loaders,
+    checkpoints,
+    collectives,
+    processes,
+)
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
@@ -43,6 +65,9 @@ def tapped(run: Run) -> Iterator[None]:
         run.start()
         try:
             yield
+        except BaseException:
+            run.is_cut = True
+            raise
         finally:
             run.stop()
 
@@ -50,6 +75,14 @@ def tapped(run: Run) -> Iterator[None]:
 def _forget() -> None:
     for run in list(_runs):
         run.forget()
+
+
+def leave_parents() -> None:
+    """In a forked child that will be observed itself: take the parent's taps out, which hear nothing any more."""
+    for run in list(_runs):
+        run.notes = None
+        for switch in run.switches:
+            switch()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Where modules, parameters, optimizers, schedulers and data loaders are made."""
+"""Where modules, parameters, optimizers, schedulers, data loaders and parts of data sets are made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from blackbelt.doctor.patching import Patches
 from blackbelt.doctor.run import Run
@@ -21,7 +21,7 @@ def install(run: Run, patches: Patches, _: ExitStack) -> None:
         if run.hears:
             run.made(self)
 
-    for base in (torch.nn.Module, torch.optim.Optimizer, LRScheduler, DataLoader):
+    for base in (torch.nn.Module, torch.optim.Optimizer, LRScheduler, DataLoader, Subset, TensorDataset):
         patches.replace(base, "__init__", initialized)
 
     def new(original: Any, cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
@@ -28,12 +29,20 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         run = self.run
-        if run.hears and run.traced:
+        if run.hears and run.traced and is_ordinary(result, args):
             name = "data" if func == READ_DATA else getattr(func, "__name__", "")
             if name != "__get__":  # an attribute such as `shape`
                 modules, grad_enabled = tuple(run.running), torch.is_grad_enabled()
                 run.emit("function_called", FunctionCall(func, name, args, kwargs, result, modules, grad_enabled))
         return result
+
+
+def is_ordinary(result: Any, args: Sequence[Any]) -> bool:
+    """Return whether a call is about tensors with values to look at: not of a transform of functorch, lazy, or meta."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - has no public name
+        return False
+    tensors = (t for t in (result, args[0] if args else None) if isinstance(t, torch.Tensor))
+    return not any(is_lazy(t) or t.is_meta or t.is_nested for t in tensors)
 
 
 def install(run: Run, patches: Patches, stack: ExitStack) -> None:

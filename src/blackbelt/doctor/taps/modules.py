@@ -102,6 +102,8 @@ def _quietly(run: Run, function: Callable[..., Any], module: Any, args: Any, kwa
 
 def _tell(run: Run, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
     depth = len(run.running)
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - has no public name; no values to look at
+        return
     if depth == 0 or run.traced:
         parent = run.running[-1] if run.running else None
         run.called(ModuleCall(module, args, kwargs, output, depth, parent, torch.is_grad_enabled()))

@@ -12,7 +12,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 
 from blackbelt.doctor.events import Cleared, ScheduleStep, Step, head
 from blackbelt.doctor.patching import Patches
-from blackbelt.doctor.run import Run
+from blackbelt.doctor.run import TRACED_STEPS, Run
 
 
 def install(run: Run, patches: Patches, stack: ExitStack) -> None:
@@ -38,6 +38,8 @@ def install(run: Run, patches: Patches, stack: ExitStack) -> None:
         run.num_steps += 1
         run.num_backwards = 0
         run.emit("step_ends", step)
+        if run.num_steps == TRACED_STEPS:
+            run.settle()
         run.end_if_enough()
 
     stack.callback(register_optimizer_step_pre_hook(before).remove)

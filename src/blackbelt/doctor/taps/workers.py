@@ -20,19 +20,20 @@ import torch
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils import fetch
 
-from blackbelt.doctor.events import WorkerFetch, tensors_in
+from blackbelt.doctor.contents import pieces
+from blackbelt.doctor.events import WorkerFetch
 from blackbelt.doctor.patching import Patches
 from blackbelt.doctor.run import Run
 
 NUM_FETCHES = 3  # per worker and pass that are noted
-HASHED_BYTES = 1 << 16  # of each tensor
 
 
 def install(run: Run, patches: Patches, stack: ExitStack) -> None:
     """Listen inside forked workers, where a rule listens for it."""
     if not run.listens("worker_fetched"):
         return
-    run.notes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blackbelt-")))
+    around = None if run.ranks is None else run.ranks.folder  # which goes when the last rank has, however this one ends
+    run.notes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blackbelt-", dir=around)))
     counts: dict[int, int] = {}  # by the seed of the worker, which is new in every pass
 
     def note(original: Any, self: Any, index: Any) -> Any:
@@ -44,7 +45,7 @@ def install(run: Run, patches: Patches, stack: ExitStack) -> None:
         data = original(self, index)
         after = _generator_states(self.dataset)
         states = {name: (before[name], after.get(name)) for name in before}
-        line = {"number": counts[info.seed], "generators": states, "digest": _digest(data)}
+        line = {"number": counts[info.seed], "generators": states, "pieces": pieces(data)}
         path = run.notes / f"{info.seed - info.id}-{info.id}"
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -68,7 +69,8 @@ def read_notes(run: Run, loader: Any, epoch: int, base_seed: int, heard: set[tup
             if (worker, note["number"]) not in heard:
                 heard.add((worker, note["number"]))
                 states = {name: tuple(pair) for name, pair in note["generators"].items()}
-                yield WorkerFetch(loader, epoch, worker, note["number"], states, note["digest"])
+                content = [(digest, num_values) for digest, num_values in note["pieces"]]
+                yield WorkerFetch(loader, epoch, worker, note["number"], states, content)
 
 
 def _generator_states(dataset: Any) -> dict[str, str]:
@@ -89,15 +91,3 @@ def _states(holder: Any, prefix: str, depth: int) -> Iterator[tuple[str, bytes]]
             yield prefix + name, value.get_state().numpy().tobytes()
         elif depth and hasattr(value, "__dict__") and not isinstance(value, (torch.Tensor, torch.nn.Module, type)):
             yield from _states(value, f"{prefix}{name}.", depth - 1)
-
-
-def _digest(data: Any) -> str:
-    digest = hashlib.sha1()  # noqa: S324 - no secret
-    found = False
-    for tensor in tensors_in(data):
-        if tensor.layout == torch.strided and tensor.numel():
-            found = True
-            size = max(1, HASHED_BYTES // tensor.element_size())
-            flat = tensor.detach().cpu().contiguous().flatten()[:size]
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest() if found else ""
