@@ -60,6 +60,7 @@ class AttentionMask(Rule):
     code: ClassVar[str] = "BB215"
     title: ClassVar[str] = "attention looks at padding"
     lesson: ClassVar[str] = "reference/attention"
+    first_steps_only: ClassVar[bool] = True
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -49,6 +49,7 @@ class CheckpointInput(Rule):
     code: ClassVar[str] = "BB216"
     title: ClassVar[str] = "checkpointed layers whose input needs no gradient"
     lesson: ClassVar[str] = "reference/checkpointing"
+    first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB205", "BB206")
 
     def __init__(self, run: Run) -> None:

@@ -54,6 +54,7 @@ class GradientUnderflow(Rule):
 
     code: ClassVar[str] = "BB502"
     title: ClassVar[str] = "float16 gradients that underflow to 0"
+    first_steps_only: ClassVar[bool] = True
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -102,6 +102,7 @@ class LostUpdates(Rule):
 
     code: ClassVar[str] = "BB503"
     title: ClassVar[str] = "updates that low-precision weights round away"
+    first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB502",)
 
     def __init__(self, run: Run) -> None:

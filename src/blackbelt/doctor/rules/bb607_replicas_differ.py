@@ -43,6 +43,7 @@ class ReplicasDiffer(Rule):
 
     code: ClassVar[str] = "BB607"
     title: ClassVar[str] = "ranks start from different weights, or see the same data"
+    first_steps_only: ClassVar[bool] = True
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
