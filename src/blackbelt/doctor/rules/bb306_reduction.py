@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blackbelt.doctor.events import Backward, Batch, Clipped, FunctionCall, ScalerCall, Step
+from blackbelt.doctor.events import Backward, Batch, Cleared, Clipped, FunctionCall, ScalerCall, Step
 from blackbelt.doctor.finding import Severity
 from blackbelt.doctor.rule import Findings, Rule
 from blackbelt.doctor.rules._losses import MAX_WAITING, number, source_mentions
@@ -86,13 +86,20 @@ class Reduction(Rule):
         self._scaled = 0
         self._lines.append(call.place)
         self._means += any(t.reduction == AVERAGE and abs(t.weight or 0) == 1 for t in terms)
-        yield from self._look_atterms_of(terms)
+        yield from self._look_at_terms(terms)
         yield from self._look_at_growth(call.roots[0], terms)
 
     def backward_ends(self, _: Backward) -> Findings:
         if self.run.traced and len(self._lines) > 1:
             parameter = next((p for p in self.run.trained().values() if p.grad is not None), None)
             self._expected = None if parameter is None else (parameter.new_tensor(0), _size(parameter))
+        return ()
+
+    def gradients_cleared(self, call: Cleared) -> Findings:
+        """What was added up is gone, as after a step that a scaler has skipped; the last batch is still to come."""
+        if self._lines and call.had_gradients:
+            self._lines, self._means, self._expected = [], 0, None
+            self._batches = dict.fromkeys(self._batches, 1)
         return ()
 
     def clipped(self, call: Clipped) -> Findings:
@@ -120,7 +127,7 @@ class Reduction(Rule):
             evidence={"calls of backward per step": k, "optimizer": type(step.optimizer).__name__},
         )
 
-    def _look_atterms_of(self, terms: list[Term]) -> Findings:
+    def _look_at_terms(self, terms: list[Term]) -> Findings:
         mean = next((t for t in terms if t.reduction == AVERAGE and abs(t.weight or 0) == 1 and t.sizes), None)
         for term in terms if mean is not None else ():
             assert mean is not None
