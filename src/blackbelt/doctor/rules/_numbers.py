@@ -139,6 +139,8 @@ class Numbers:
                 self._batch.entered = _origin(call, result, inputs)
             elif known:
                 self._made[id(result)] = weakref.ref(result)
+                if self._batch.origins:  # made of inputs alone, and on its way into the loss now
+                    self._count_if_guarded(self._batch.origins[0], result)
             return
         if not any(isinstance(a, Tensor) for a in tensors_in(call.args, 2)) or call.name.startswith(GIVEN):
             return
@@ -146,6 +148,9 @@ class Numbers:
         origin = _origin(call, result, inputs)
         if len(self._batch.origins) < 16:
             self._batch.origins.append(origin)
+        self._count_if_guarded(origin, result)
+
+    def _count_if_guarded(self, origin: Origin, result: Tensor) -> None:
         if result.requires_grad and origin.place is not None and _guards(origin.place.file):
             self._count_skips(origin)
 

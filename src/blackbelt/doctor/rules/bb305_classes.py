@@ -12,6 +12,7 @@ from blackbelt.doctor.rules._losses import (
     ActivationRule,
     class_dim,
     is_log_simplex,
+    is_simplex,
     node_name,
     number,
     through_views,
@@ -110,6 +111,17 @@ class Classes(ActivationRule):
                 f"cross_entropy takes a float target as probabilities, and this one has negative entries ({low:.3g})",
                 "F.cross_entropy(logits, target.softmax(dim=1))  # or class numbers as int64",
                 {"smallest and largest target": f"{low:.4g}, {target.max().item():.4g}"},
+            )
+        elif values.dim() > 2 and is_simplex(target, -1) and not is_simplex(target, 1):
+            self._say(
+                call,
+                f"cross_entropy takes dim 1 of {tuple(values.shape)} for the classes, and the target's probabilities "
+                f"add up to 1 over the last",
+                "loss_fn(logits.flatten(0, -2), target.flatten(0, -2))  # or transpose(1, -1) of both",
+                {
+                    "sums over dim 1": f"{target.sum(1).min().item():.3g} to {target.sum(1).max().item():.3g}",
+                    "sums over the last dim": f"{target.sum(-1).min().item():.3g} to {target.sum(-1).max().item():.3g}",
+                },
             )
         elif values.dim() == 1 and abs(total - 1) > 1e-3 and _was_column(values):
             self._say(
