@@ -242,6 +242,13 @@ def test_right_wrong_and_open(workers: Workers, kata_file: Path, tmp_path: Path)
     assert stub.status == "open"
 
 
+def test_the_thread_of_a_progress_bar_is_nobodys_fault(workers: Workers, kata_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tqdm")  # which PyTorch's compiler uses, too, where it is installed
+    bar = "import tqdm\nfor _ in tqdm.tqdm(range(3)): pass"
+    report = workers.grade(solution(tmp_path, bar), kata_file=kata_file)
+    assert report.passed, str(report)
+
+
 def test_every_grade_starts_from_clean_memory(workers: Workers, kata_file: Path, tmp_path: Path) -> None:
     dirty = "import builtins, os\nbuiltins.seen = 1; os.environ['SEEN'] = '1'; open('seen', 'w').close()"
     assert workers.grade(solution(tmp_path, dirty), kata_file=kata_file).passed

@@ -199,7 +199,8 @@ def _left_behind(name: str, threads: set[threading.Thread], folder: Path) -> Kat
     deadline = time.monotonic() + _THREAD_GRACE_SECONDS
     for thread in set(threading.enumerate()) - threads:
         target = getattr(thread, "_target", None)
-        if type(thread).__name__ == "_DummyThread" or str(getattr(target, "__module__", "")).startswith("torch"):
+        made_by = f"{getattr(target, '__module__', '')} {type(thread).__module__}"
+        if type(thread).__name__ == "_DummyThread" or made_by.startswith("torch") or "tqdm" in made_by:
             continue
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
