@@ -282,8 +282,8 @@ claim(
     figures={"expand": copies["expand"].peak_bytes, "repeat": copies["repeat"].peak_bytes},
 )
 claim(
-    "`expand` is more than 20 times as fast as `repeat` here",
-    copies.ratio("repeat", "expand") > 20,
+    "`expand` is more than 5 times as fast as `repeat` here",
+    copies.ratio("repeat", "expand") > 5,
     figures={"ratio": copies.ratio("repeat", "expand")},
 )
 claim(

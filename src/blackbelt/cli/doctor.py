@@ -137,11 +137,8 @@ def _observe(  # noqa: PLR0913, PLR0917  (what the options say, handed on)
     joined: tuple[Ranks, bool] | None,
     conclude: Callable[[DoctorReport, BaseException | None], int],
 ) -> tuple[DoctorReport, BaseException | None]:
-    from blackbelt.doctor.launching import report_when_terminated
+    from blackbelt.doctor.launching import ending_when_terminated
     from blackbelt.doctor.observing import own_traceback, run_script, watch
-
-    if joined is not None and joined[1]:
-        report_when_terminated()
 
     with contextlib.ExitStack() as stack:
         if machine:
@@ -167,7 +164,11 @@ def _observe(  # noqa: PLR0913, PLR0917  (what the options say, handed on)
 
         os._exit = report_and_leave
         stack.callback(setattr, os, "_exit", leave)
-        error = run_script(script, arguments, as_module=module)
+        try:
+            with ending_when_terminated() if joined is not None and joined[1] else contextlib.nullcontext():
+                error = run_script(script, arguments, as_module=module)
+        except SystemExit as late:  # a signal between the script's end and here
+            error = late
     if error is not None and not isinstance(error, KeyboardInterrupt):
         sys.stderr.write(f"exit code {error.code}\n" if isinstance(error, SystemExit) else own_traceback(error))
     return observation.report, error

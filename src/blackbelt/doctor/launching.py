@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,12 +11,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from blackbelt.doctor.ranks import FOLDER, Ranks, merged, read_reports, wait_for_others
+from blackbelt.doctor.ranks import FOLDER, Ranks, merged, read_reports, terminated, wait_for_others
 from blackbelt.doctor.report import DoctorReport
 
 LAUNCHERS = ("torch.distributed.run", "torch.distributed.launch")
@@ -108,11 +109,23 @@ def report_of_all(
     return merged(DoctorReport((), 0), found or []), error
 
 
-def report_when_terminated() -> None:
-    """Let torchrun's SIGTERM, sent when another rank has failed, end the script so that the report is still told."""
+@contextlib.contextmanager
+def ending_when_terminated() -> Iterator[None]:
+    """Let torchrun's SIGTERM, sent when another rank has failed, end the script inside, so that the report is told.
 
-    def leave(number: int, _: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
+    Afterwards, while the report is put together and printed, it ends nothing any more.
+    """
+    runs = True
 
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    def leave(number: int, _: FrameType | None) -> None:
+        terminated.set()
+        if runs:
+            raise SystemExit(128 + number)
+
+    is_ours = threading.current_thread() is threading.main_thread()
+    if is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        runs = False

@@ -15,6 +15,7 @@ import os
 import stat
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -191,6 +192,9 @@ def _own_folder(path: Path) -> Path | None:
     return path if mine and stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o022 else None
 
 
+terminated = threading.Event()  # this process was sent a SIGTERM
+
+
 def wait_for_others(ranks: Ranks) -> list[RankReport]:
     """Wait until the other ranks of this machine have ended or died, at most half a minute; return all reports.
 
@@ -198,16 +202,13 @@ def wait_for_others(ranks: Ranks) -> list[RankReport]:
     """
     number = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     began = time.monotonic()
-    try:
-        while (waited := time.monotonic() - began) < PATIENCE:
-            found = read_reports(ranks.folder)
-            if all(rank.ended or not _is_alive(rank.pid) for rank in found) and (
-                len(found) >= number or waited > ABSENT
-            ):
-                break
-            time.sleep(0.05)
-    except SystemExit:  # torchrun ends the ranks because another one has failed
-        time.sleep(0.2)
+    while (waited := time.monotonic() - began) < PATIENCE:
+        found = read_reports(ranks.folder)
+        if all(rank.ended or not _is_alive(rank.pid) for rank in found) and (len(found) >= number or waited > ABSENT):
+            break
+        if terminated.wait(0.05):  # torchrun ends the ranks because another one has failed
+            time.sleep(0.2)
+            break
     return read_reports(ranks.folder)
 
 
