@@ -38,6 +38,7 @@ VERDICTS = {True: ("✓", "#2a8f4f"), False: ("✗", "#d0454c"), None: ("!", "#c
 MARK = "◀"
 INK, GROUND = "#1a1a1a", "#fafafa"
 MOST_MARKED = 12  # points that a plot marks and names on its axis one by one
+FEWEST_NAMED = 3  # numbers at the side of a plot
 
 
 def to_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
@@ -331,6 +332,18 @@ def _powers_of_two(first: float, last: float) -> list[float]:
     return [2.0**n for n in range(math.ceil(math.log2(first)), math.floor(math.log2(last)) + 1)]
 
 
+def _name_a_few(axis: Any) -> None:
+    """On a logarithmic axis, name powers of ten; within a decade or two 1, 2 and 5 times these; else round numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+    low, high = sorted(axis.get_view_interval())
+    if sum(low <= tick <= high for tick in LogLocator().tick_values(low, high)) < FEWEST_NAMED:
+        subs = LogLocator(subs=(1, 2, 5))
+        enough = sum(low <= tick <= high for tick in subs.tick_values(low, high)) >= FEWEST_NAMED
+        axis.set_major_locator(subs if enough else MaxNLocator(4))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def _svg_curves(block: Curves) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -354,6 +367,7 @@ def _svg_curves(block: Curves) -> str:
         ticks = points if marked else _powers_of_two(points[0], points[-1])
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
+        _name_a_few(axes.yaxis)
     if block.y_label in units:
         axes.yaxis.set_major_formatter(units[block.y_label])
     axes.set_xlabel(block.x_label, color=INK)

@@ -1,0 +1,1 @@
+"""Katas: exercises judged for what they compute and for how."""
