@@ -1,14 +1,19 @@
 """The doctor in code."""
 
+import contextlib
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 from blackbelt.doctor import Rule, Severity, assert_healthy, watch
+from blackbelt.doctor.observing import run_script
+from blackbelt.doctor.rule import all_rules
 
 
 def train(squeeze, steps=3):
@@ -136,6 +141,71 @@ def test_a_mode_of_the_users_is_left_on_the_stack():
         train(squeeze=False, steps=25)  # longer than everything is looked at
     assert torch._C._len_torch_function_stack() == 0
     assert [finding.code for finding in observation.report.findings] == ["BB301"]
+
+
+@pytest.mark.parametrize("context", [contextlib.nullcontext, lambda: torch.device("cpu")])
+def test_a_training_after_another_is_looked_at_as_the_first_was(context):
+    with watch() as observation:
+        train(squeeze=True, steps=50)
+        with context():
+            train(squeeze=True, steps=2)
+        train(squeeze=False)
+        assert torch._C._len_torch_function_stack() == 1
+        train(squeeze=True, steps=50)
+        assert torch._C._len_torch_function_stack() == 0
+    assert [finding.code for finding in observation.report.findings] == ["BB301"]
+
+
+def test_an_optimizer_that_waits_is_looked_at_when_it_begins():
+    first, second = nn.Linear(3, 1), nn.Linear(3, 1)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (first, second)]
+    x, y = torch.randn(8, 3), torch.randn(8)
+    with watch() as observation:
+        for model, optimizer, steps in zip((first, second), optimizers, (50, 5)):
+            for _ in range(steps):
+                optimizer.zero_grad()
+                predicted = model(x).squeeze(1) if model is first else model(x)
+                ((predicted - y) ** 2).mean().backward()
+                optimizer.step()
+    assert [finding.code for finding in observation.report.findings] == ["BB301"]
+
+
+def test_who_makes_an_optimizer_in_every_iteration_is_not_looked_at_for_ever():
+    with watch() as observation:
+        for _ in range(60):
+            train(squeeze=True, steps=2)
+        assert torch._C._len_torch_function_stack() == 0
+    assert observation.report.num_steps == 120
+
+
+def test_no_model_is_kept_alive():
+    with watch():
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.Adam(model.parameters())
+        model(torch.randn(8, 3)).sum().backward()
+        optimizer.step()
+        weights = weakref.ref(model.weight)
+        del model, optimizer
+        gc.collect()
+        assert weights() is None
+
+
+@pytest.mark.parametrize("last", ["", "raise SystemExit(0)", "raise ValueError"])
+def test_the_models_of_a_script_live_until_the_last_conclusions(tmp_path, last):
+    counted = []
+
+    class Counting(Rule):
+        code = "BB998"
+
+        def run_ends(self):
+            counted.append(len(self.run.models))
+            return ()
+
+    script = tmp_path / "train.py"
+    script.write_text(f"import torch\nmodel = torch.nn.Linear(2, 1)\nmodel(torch.ones(1, 2))\n{last}\n")
+    with watch([Counting, *all_rules().values()]) as observation:
+        error = run_script(observation, str(script))
+    assert counted == [1] and isinstance(error, ValueError) == (last == "raise ValueError")
 
 
 def test_watching_does_not_import_the_compiler():

@@ -166,7 +166,7 @@ def _observe(  # noqa: PLR0913, PLR0917  (what the options say, handed on)
         stack.callback(setattr, os, "_exit", leave)
         try:
             with ending_when_terminated() if joined is not None and joined[1] else contextlib.nullcontext():
-                error = run_script(script, arguments, as_module=module)
+                error = run_script(observation, script, arguments, as_module=module)
         except SystemExit as late:  # a signal between the script's end and here
             error = late
     if error is not None and not isinstance(error, KeyboardInterrupt):

@@ -24,6 +24,10 @@ class Observation:
     def __init__(self, run: Run) -> None:
         self._run = run
 
+    def end(self) -> None:
+        """Draw the last conclusions, and observe no more."""
+        self._run.stop()
+
     @property
     def own(self) -> DoctorReport:
         """The findings of this process alone."""
@@ -78,10 +82,12 @@ def watch(
         yield observation
 
 
-def run_script(target: str, arguments: Sequence[str] = (), *, as_module: bool = False) -> BaseException | None:
+def run_script(
+    observation: Observation, target: str, arguments: Sequence[str] = (), *, as_module: bool = False
+) -> BaseException | None:
     """Run a script, or a module as ``python -m`` does, as ``__main__`` of this process; return what it raised, or None.
 
-    ``SystemExit`` with code 0 or none counts as nothing raised.
+    ``SystemExit`` with code 0 or none counts as nothing raised. The observation ends while the script's objects live.
     """
     argv, path = sys.argv, list(sys.path)
     sys.argv = [target, *arguments]
@@ -89,13 +95,16 @@ def run_script(target: str, arguments: Sequence[str] = (), *, as_module: bool = 
         if as_module:
             sys.path.insert(0, str(Path.cwd()))
             observe_folders([Path.cwd()])
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
+            names = runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
             folder = Path(target).resolve().parent
             sys.path.insert(0, str(folder))
             observe_folders([folder])
-            runpy.run_path(target, run_name="__main__")
+            names = runpy.run_path(target, run_name="__main__")
+        observation.end()
+        del names
     except SystemExit as leave:
+        observation.end()
         return leave if leave.code not in (None, 0) else None
     except BaseException as error:
         return error

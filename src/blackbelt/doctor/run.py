@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from blackbelt.doctor.ranks import RankReport, Ranks
 
 Shared = TypeVar("Shared")
-TRACED_STEPS = 20  # everything is looked at until so many optimizer steps are made
+TRACED_STEPS = 20  # of the first optimizer, and of each that comes later: everything is looked at
+LATER_STEPS = 80  # that are traced for later optimizers, all together: some make a new one in every iteration
+RARE = ("created", "registered", "run_ends")  # events that every rule hears of at any time
 
 
 class Enough(SystemExit):
@@ -51,8 +53,11 @@ class Run:
     ) -> None:
         self.num_steps = 0  # steps of all optimizers together
         self.num_backwards = 0  # since the last step
-        self.optimizers: list[torch.optim.Optimizer] = []
-        self.models: list[nn.Module] = []  # modules that were called by no other module
+        self._optimizers: weakref.WeakValueDictionary[int, torch.optim.Optimizer] = weakref.WeakValueDictionary()
+        self._models: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
+        self.traced_until = TRACED_STEPS
+        self._later_steps = LATER_STEPS
+        self.renewals: list[Callable[[], None]] = []  # what taps do when tracing begins anew
         self.running: list[nn.Module] = []  # modules whose forward is running, outermost first
         self.switches: list[Callable[[], Callable[[], None]]] = []  # each takes a tap out and returns what puts it back
         self.folder: Path | None = None  # where processes that the script starts meet; ranks.py
@@ -69,21 +74,27 @@ class Run:
         self._deaf = 0
         self._said: set[tuple[str, str, int]] = set()
         self._created: dict[int, tuple[weakref.ref[Any], Place | None]] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[weakref.ref[Tensor], str]] = {}
         self._shared: dict[Any, Any] = {}
         self._rules = [rule(self) for rule in rules]
         self.recorder = Recorder(self)
-        self._listeners = {
-            name: [
-                rule for rule in (*self._rules, self.recorder) if getattr(type(rule), name) is not getattr(Rule, name)
-            ]
-            for name in EVENTS
-        }
+        self._broken: set[str] = set()  # codes of rules that have failed
+        self._listeners = self._choose_listeners()
 
     @property
     def traced(self) -> bool:
-        """Whether everything is looked at: during the first steps."""
-        return self.num_steps < TRACED_STEPS
+        """Whether everything is looked at: during the first steps, and those after an optimizer has come."""
+        return self.num_steps < self.traced_until
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The living optimizers that have stepped, in the order of their first steps."""
+        return list(self._optimizers.values())
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The living modules that were called by no other module, in the order of their first calls."""
+        return list(self._models.values())
 
     @property
     def hears(self) -> bool:
@@ -122,10 +133,30 @@ class Run:
             raise Enough
 
     def settle(self) -> None:
-        """The first steps are made: rules that look at these alone hear of nothing but the end."""
-        for name, listeners in self._listeners.items():
-            if name != "run_ends":
-                listeners[:] = [rule for rule in listeners if not rule.first_steps_only]
+        """The first steps are made: rules that look at these alone hear of rare events only."""
+        self._listeners = self._choose_listeners()
+
+    def trace_anew(self) -> None:
+        """An optimizer has come: look at everything again, for this may be another training than the one before."""
+        more = self.num_steps + TRACED_STEPS - max(self.traced_until, self.num_steps)
+        if 0 < more <= self._later_steps:
+            self._later_steps -= more
+            self.traced_until = self.num_steps + TRACED_STEPS
+            self._listeners = self._choose_listeners()
+            for renew in self.renewals:
+                renew()
+
+    def _choose_listeners(self) -> dict[str, list[Rule]]:
+        rules = [rule for rule in (*self._rules, self.recorder) if rule.code not in self._broken]
+        return {
+            name: [
+                rule
+                for rule in rules
+                if getattr(type(rule), name) is not getattr(Rule, name)
+                and (self.traced or name in RARE or not rule.first_steps_only)
+            ]
+            for name in EVENTS
+        }
 
     def forget(self) -> None:
         """In a child of this process: listen no more and say nothing."""
@@ -146,9 +177,8 @@ class Run:
                         self._report(finding)
                 except Exception:
                     self.failures.append((rule.code, traceback.format_exc(limit=-4)))
-                    for listeners in self._listeners.values():
-                        if rule in listeners:
-                            listeners.remove(rule)
+                    self._broken.add(rule.code)
+                    self._listeners = self._choose_listeners()
         finally:
             torch._C._set_grad_enabled(enabled)  # noqa: SLF001 - likewise
             self._deaf -= 1
@@ -211,16 +241,25 @@ class Run:
 
     def called(self, call: ModuleCall) -> None:
         """Remember the models, and tell rules of the call."""
-        if call.depth == 0 and not any(call.module is model for model in self.models):
-            self.models.append(call.module)
+        if call.depth == 0:
+            self._models.setdefault(id(call.module), call.module)
         self.emit("module_called", call)
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the optimizers."""
+        if id(optimizer) not in self._optimizers:
+            self._optimizers[id(optimizer)] = optimizer
+            self.trace_anew()
 
     def name_of(self, parameter: Tensor) -> str:
         """Return a parameter's name in the model that holds it, as ``encoder.0.weight``; its shape where none does."""
-        if id(parameter) not in self._names:
+        known, name = self._names.get(id(parameter), (None, ""))
+        if known is None or known() is not parameter:
             for model in self.models:
-                self._names.update({id(p): name for name, p in model.named_parameters(remove_duplicate=False)})
-        return self._names.get(id(parameter), f"a parameter of shape {tuple(parameter.shape)}")
+                named = model.named_parameters(remove_duplicate=False)
+                self._names.update({id(p): (weakref.ref(p), name) for name, p in named})
+            known, name = self._names.get(id(parameter), (None, ""))
+        return name if known is not None and known() is parameter else f"a parameter of shape {tuple(parameter.shape)}"
 
     def trained(self) -> dict[int, Tensor]:
         """Return the parameters that some optimizer holds, by ``id``."""

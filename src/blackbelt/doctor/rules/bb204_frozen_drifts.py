@@ -40,6 +40,14 @@ class Norm:
     steps: int = 0
 
 
+@dataclass(eq=False)
+class Pending:
+    """What will be said at the end, unless one of the parameters is trained till then."""
+
+    parameters: frozenset[int]
+    finding: Finding
+
+
 class FrozenDrifts(Rule):
     """Frozen layers change all the same: their BatchNorm is in training mode and replaces the statistics it came with.
 
@@ -75,8 +83,7 @@ class FrozenDrifts(Rule):
         self._trained: weakref.WeakKeyDictionary[nn.Module, Place | None] = weakref.WeakKeyDictionary()
         self._frozen: dict[int, tuple[weakref.ref[Tensor], Place | None]] = {}
         self._moved: set[int] = set()  # parameters that some step had gradients for
-        self._late: dict[int, weakref.ref[nn.Module]] = {}  # parts to speak of at the end
-        self._waiting: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
+        self._pending: dict[int, Pending] = {}  # parts to speak of at the end
         self._said: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def created(self, thing: Created) -> Findings:
@@ -114,7 +121,9 @@ class FrozenDrifts(Rule):
     def step_ends(self, step: Step) -> Findings:
         if not self.run.traced and self.run.num_steps % 64:
             return
-        self._moved |= {id(p) for p in step.parameters if p.grad is not None}
+        moved = {id(p) for p in step.parameters if p.grad is not None}
+        self._moved |= moved
+        self._pending = {key: pending for key, pending in self._pending.items() if not pending.parameters & moved}
         optimizers = [*self.run.optimizers, *self._optimizers]
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
         for model in self.run.models:
@@ -137,22 +146,23 @@ class FrozenDrifts(Rule):
                 continue
             seen.batches, seen.steps = count, seen.steps + 1
             was_trained = any(id(p) in self._moved for p in part.parameters())
-            known = part in self._said or id(part) in self._late
-            if known or norm not in self._learned or seen.steps < CONFIRMED or not bool((mean != seen.mean).any()):
+            if part in self._said or norm not in self._learned or seen.steps < CONFIRMED:
                 continue
-            if was_trained and seen.steps < WAS_TRAINED:
-                self._waiting[norm] = weakref.ref(part)
-            else:
-                yield from self._report(part, norm)
+            finding = self._finding(part, norm) if bool((mean != seen.mean).any()) else None
+            if finding is None or finding.place is None:
+                continue
+            unfreezes = UNFREEZING.search("".join(linecache.getlines(finding.place.file))) is not None
+            if not unfreezes and (not was_trained or seen.steps >= WAS_TRAINED):
+                self._said.add(part)
+                self._pending.pop(id(part), None)
+                yield finding
+            elif not (unfreezes and was_trained):
+                self._pending[id(part)] = Pending(frozenset(map(id, part.parameters())), finding)
 
-    def _report(self, part: nn.Module, norm: nn.Module, *, at_end: bool = False) -> Iterator[Finding]:
+    def _finding(self, part: nn.Module, norm: nn.Module) -> Finding | None:
         place = self._cause(part, norm)
         if place is None or self._is_copy(part) or _says(place, ON_PURPOSE):
-            return
-        if not at_end and UNFREEZING.search("".join(linecache.getlines(place.file))):
-            self._late[id(part)] = weakref.ref(part)
-            return
-        self._said.add(part)
+            return None
         kept = self._norms[norm].mean
         mean, variance = norm.running_mean, norm.running_var
         assert isinstance(mean, Tensor)
@@ -161,7 +171,7 @@ class FrozenDrifts(Rule):
         path = max((name for m in self.run.models for name, module in m.named_modules() if module is part), key=len)
         name = path or type(part).__name__
         layers = sum(normalizes(m) and m.training for m in part.modules())
-        yield self.finding(
+        return self.finding(
             f"all parameters of {name} are frozen, and its BatchNorm is in training mode: the running statistics of "
             f"{layers} layer{'s' * (layers > 1)} are replaced by those of your batches",
             place,
@@ -192,19 +202,7 @@ class FrozenDrifts(Rule):
         return any(_kind(m) == kind and any(id(p) in trained for p in m.parameters()) for m in others)
 
     def run_ends(self) -> Findings:
-        waiting = [(norm, part) for norm, reference in self._waiting.items() if (part := reference()) is not None]
-        for norm, part in waiting:
-            trained = self.run.trained()
-            frozen = not any(p.requires_grad and id(p) in trained for p in part.parameters())
-            if frozen and part not in self._said and id(part) not in self._late:
-                yield from self._report(part, norm)
-        for reference in self._late.values():
-            part = reference()
-            if part is None or part in self._said:
-                continue
-            norms = [m for m in part.modules() if m in self._norms]
-            if norms and not any(id(p) in self._moved for p in part.parameters()):
-                yield from self._report(part, norms[0], at_end=True)
+        return [pending.finding for pending in self._pending.values()]
 
 
 def _frozen_parts(model: nn.Module, held: set[int]) -> Iterator[tuple[nn.Module, list[nn.Module]]]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from blackbelt.doctor.events import Backward, Batch, Cleared, Clipped, FunctionCall, ScalerCall, Step
+from blackbelt.doctor.events import Backward, Batch, Cleared, Clipped, Created, FunctionCall, ScalerCall, Step
 from blackbelt.doctor.finding import Severity
 from blackbelt.doctor.rule import Findings, Rule
 from blackbelt.doctor.rules._losses import MAX_WAITING, number, source_mentions
@@ -58,6 +58,11 @@ class Reduction(Rule):
         self._first: float | None = None  # value of a loss that is a sum
         self._sum_place: Place | None = None
         self._elements = 0
+
+    def created(self, thing: Created) -> Findings:
+        if isinstance(thing.thing, torch.optim.Optimizer):
+            self._first = None  # another training, with losses of another size
+        return ()
 
     def batch_loaded(self, batch: Batch) -> Findings:
         self._batches[id(batch.loader)] = self._batches.get(id(batch.loader), 0) + 1

@@ -53,7 +53,7 @@ class NotInOptimizer(GradientRule):
         self._optimizers: weakref.WeakKeyDictionary[Optimizer, tuple[int, frozenset[int]]] = weakref.WeakKeyDictionary()
         self._held: set[int] = set()  # parameters that some optimizer holds or held
         self._loaded: set[int] = set()
-        self._still: dict[int, tuple[int, float, int]] = {}  # parameter: steps, its norm, last call of backward
+        self._still: dict[int, tuple[int, int, float, int]] = {}  # parameter: steps, version, norm, last backward
         self._done = False
 
     def created(self, thing: Created) -> Findings:
@@ -107,12 +107,12 @@ class NotInOptimizer(GradientRule):
             suspects = [p for p in suspects if not self._is_meant(p, owners.get(id(p)))]
         found = []
         for parameter, gradient in zip(suspects, norms(suspects)):
-            times, size, number = self._still.get(id(parameter), (0, 0.0, 0))
+            times, version, size, number = self._still.get(id(parameter), (0, 0, 0.0, 0))
             if gradient == NOTHING or number == self.gradients.number:
                 continue
-            now = float(parameter.detach().norm())
-            times = times + 1 if times == 0 or size == now else -1000
-            self._still[id(parameter)] = (times, now, self.gradients.number)
+            now = parameter._version, float(parameter.detach().norm())  # noqa: SLF001 - has no public name
+            times = times + 1 if times == 0 or (version, size) == now else -1000  # written to, if by equal numbers
+            self._still[id(parameter)] = (times, *now, self.gradients.number)
             if times >= CONFIRMED:
                 found.append(parameter)
         return sorted(found, key=lambda p: self._made[id(p)][0])

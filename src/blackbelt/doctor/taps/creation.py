@@ -19,6 +19,8 @@ def install(run: Run, patches: Patches, _: ExitStack) -> None:
     def initialized(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         if run.hears:
+            if isinstance(self, torch.optim.Optimizer):
+                run.trace_anew()
             run.made(self)
 
     for base in (torch.nn.Module, torch.optim.Optimizer, LRScheduler, DataLoader, Subset, TensorDataset):

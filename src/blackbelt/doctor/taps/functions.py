@@ -36,6 +36,25 @@ class Watch(TorchFunctionMode):
                 run.emit("function_called", FunctionCall(func, name, args, kwargs, result, modules, grad_enabled))
         return result
 
+    def is_on_top(self) -> bool:
+        """Return whether the mode is in, and under no mode of the user's."""
+        num_modes = torch._C._len_torch_function_stack()  # noqa: SLF001 - has no public name
+        return num_modes > 0 and torch._C._get_function_stack_at(num_modes - 1) is self  # noqa: SLF001 - likewise
+
+    def take_out(self, *_: Any) -> Callable[[], None]:
+        """Take the mode out, unless it is under one of the user's; return what puts it back."""
+        if not self.is_on_top():
+            return lambda: None
+        torch.overrides._pop_mode()  # noqa: SLF001 - likewise
+        return lambda: torch.overrides._push_mode(self)  # noqa: SLF001 - likewise
+
+    def adjust(self, *_: Any) -> None:
+        """Be in while the run is traced. Not over a mode of the user's, whose exit would take out this one."""
+        if not self.run.traced:
+            self.take_out()
+        elif self.run.hears and not torch._C._len_torch_function_stack():  # noqa: SLF001 - likewise
+            torch.overrides._push_mode(self)  # noqa: SLF001 - likewise
+
 
 def is_ordinary(result: Any, args: Sequence[Any]) -> bool:
     """Return whether a call is about tensors with values to look at: not of a transform of functorch, lazy, or meta."""
@@ -53,28 +72,10 @@ def install(run: Run, patches: Patches, stack: ExitStack) -> None:
     _listen_to_numpy(run, patches)
     mode = Watch(run)
     mode.__enter__()
-
-    def is_on_top() -> bool:
-        num_modes = torch._C._len_torch_function_stack()  # noqa: SLF001 - has no public name
-        return num_modes > 0 and torch._C._get_function_stack_at(num_modes - 1) is mode  # noqa: SLF001 - likewise
-
-    def take_out() -> Callable[[], None]:
-        if not is_on_top():  # under a mode of the user's
-            return lambda: None
-        torch.overrides._pop_mode()  # noqa: SLF001 - likewise
-        return lambda: torch.overrides._push_mode(mode)  # noqa: SLF001 - likewise
-
-    def retire(*_: Any) -> None:
-        if not run.traced and is_on_top():
-            torch.overrides._pop_mode()  # noqa: SLF001 - likewise
-
-    def at_end() -> None:
-        if is_on_top():
-            torch.overrides._pop_mode()  # noqa: SLF001 - likewise
-
-    run.switches.append(take_out)
-    stack.callback(at_end)
-    stack.callback(register_optimizer_step_post_hook(retire).remove)
+    run.switches.append(mode.take_out)
+    run.renewals.append(mode.adjust)
+    stack.callback(mode.take_out)
+    stack.callback(register_optimizer_step_post_hook(mode.adjust).remove)
 
 
 def _listen_to_numpy(run: Run, patches: Patches) -> None:

@@ -12,7 +12,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 
 from blackbelt.doctor.events import Cleared, ScheduleStep, Step, head
 from blackbelt.doctor.patching import Patches
-from blackbelt.doctor.run import TRACED_STEPS, Run
+from blackbelt.doctor.run import Run
 
 
 def install(run: Run, patches: Patches, stack: ExitStack) -> None:
@@ -23,8 +23,7 @@ def install(run: Run, patches: Patches, stack: ExitStack) -> None:
     def before(optimizer: Optimizer, *_: Any) -> None:
         if not run.hears:
             return
-        if all(optimizer is not known for known in run.optimizers):
-            run.optimizers.append(optimizer)
+        run.stepping(optimizer)
         numbers[optimizer] = numbers.get(optimizer, 0) + 1
         step = running[id(optimizer)] = Step(optimizer, numbers[optimizer])
         if run.traced and (run.listens("step_ends") or run.listens("step_begins")):
@@ -38,7 +37,7 @@ def install(run: Run, patches: Patches, stack: ExitStack) -> None:
         run.num_steps += 1
         run.num_backwards = 0
         run.emit("step_ends", step)
-        if run.num_steps == TRACED_STEPS:
+        if run.num_steps == run.traced_until:
             run.settle()
         run.end_if_enough()
 
