@@ -38,6 +38,7 @@ VERDICTS = {True: ("✓", "#2a8f4f"), False: ("✗", "#d0454c"), None: ("!", "#c
 MARK = "◀"
 INK, GROUND = "#1a1a1a", "#fafafa"
 MOST_MARKED = 12  # points that a plot marks and names on its axis one by one
+NEARLY_CONSTANT = 1.01  # largest value over smallest, of a curve that is drawn as a straight line
 FEWEST_NAMED = 3  # numbers at the side of a plot
 
 
@@ -336,6 +337,9 @@ def _name_a_few(axis: Any) -> None:
     """On a logarithmic axis, name powers of ten; within a decade or two 1, 2 and 5 times these; else round numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+    low, high = sorted(axis.get_data_interval())
+    if high < NEARLY_CONSTANT * low:
+        axis.axes.set_ylim(low / 2, high * 2)
     low, high = sorted(axis.get_view_interval())
     if sum(low <= tick <= high for tick in LogLocator().tick_values(low, high)) < FEWEST_NAMED:
         subs = LogLocator(subs=(1, 2, 5))

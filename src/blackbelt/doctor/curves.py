@@ -77,7 +77,7 @@ def plots(curves: Sequence[Curve]) -> Iterator[Block]:
     names = [curve.name if len(shown) == 1 else f"{curve.name} {n}" for n, curve in enumerate(shown, 1)]
     figures: Mapping[str, str] = {
         "gradient_norms": "norm of the gradient",
-        "update_ratios": "size of the update, of the parameters'",
+        "update_ratios": "norm of the update / norm of the parameters",
         "rates": "learning rate",
     }
     for attribute, label in figures.items():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+OWN = ("blackbelt.dojo", "blackbelt.katas")  # what a kata's file is made with, and a solution never
 
 
 class CatalogError(ValueError):
@@ -169,7 +170,7 @@ def _imports(function: ast.FunctionDef, tree: ast.Module) -> list[str]:
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             used = [alias for alias in node.names if (alias.asname or alias.name).split(".")[0] in names]
-            if used and not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("blackbelt")):
+            if used and not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OWN)):
                 kept = ast.ImportFrom(node.module, used, 0) if isinstance(node, ast.ImportFrom) else ast.Import(used)
                 lines.append(ast.unparse(kept))
     return [*lines, "", ""] if lines else []
