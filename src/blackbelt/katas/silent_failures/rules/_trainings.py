@@ -95,5 +95,5 @@ class Examination:
         with torch.random.fork_rng(devices=[]), watch([rule]) as observation:
             exec(compile(source, file, "exec"), {"__name__": "__main__"})  # noqa: S102 - the source is ours
         for _, trace in observation.report.failures:
-            raise RuntimeError(f"the rule itself failed:\n{trace}")
+            raise RuntimeError(f"your rule failed and was switched off: {trace.strip().splitlines()[-1]}")
         return sorted(finding.place.code if finding.place else "" for finding in observation.report.findings)

@@ -180,6 +180,15 @@ def the_last(model, inputs):
 
 
 @first_nonfinite.wrong(
+    "All its hooks share one variable for the name, and when they are called it holds the last one. Bind it when the "
+    "hook is made: `def hook(module, args, output, name=name)`."
+)
+def one_name_for_all(model, inputs):
+    *_, (last, _) = model.named_modules()
+    return last if _heard(model, inputs, lambda given, output: _finite(given) and not _finite(output)) else None
+
+
+@first_nonfinite.wrong(
     "It looks at the model's result first, and stops where that is finite. Something inside may replace a NaN by 0 and "
     "hide it; that is what you have been called for."
 )

@@ -18,6 +18,10 @@ class Loss:
     def __init__(self, model: nn.Module, inputs: torch.Tensor, hidden: Any = ()) -> None:
         self.model, self.inputs, self._hidden = model, inputs, hidden
 
+    def __repr__(self) -> str:
+        layers = f"{len(self._hidden)} layers in a list, then " if self._hidden else ""
+        return f"<the loss of {layers}{type(self.model).__name__}>"
+
     def __call__(self) -> torch.Tensor:
         x = self.inputs
         for layer in self._hidden:
