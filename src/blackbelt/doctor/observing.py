@@ -53,18 +53,23 @@ def watch(
 ) -> Iterator[Observation]:
     """Observe what trains inside the block, on this thread.
 
-    Looks at everything during the first 20 optimizer steps, at little afterwards. Changes nothing: parameters, losses
-    and random numbers are what they would be without it.
+    Looks at everything during the first 20 optimizer steps, and 20 of each optimizer that comes later, at little
+    otherwise. Changes nothing: parameters, losses and random numbers are what they would be without it.
 
-    ``rules`` are all where None; ``on_finding`` hears of each finding at once. After ``max_steps`` optimizer steps, or
-    with ``until_sure`` at the first error, the training is ended by a ``SystemExit``.
+    ``rules`` are all where None, and may be classes of your own; ``on_finding`` hears of each finding at once. After
+    ``max_steps`` optimizer steps, or with ``until_sure`` at the first error, the training is ended by a ``SystemExit``.
 
     Processes that the block starts are observed as well, those that run code of yours; the report has what they found.
     ``ranks`` is where this process itself meets others, when it is one of several; nothing you need to pass.
 
     Models, optimizers and loaders that were made before the block have no line of construction to point to.
     """
-    chosen = all_rules().values() if rules is None else rules
+    chosen = list(all_rules().values() if rules is None else rules)
+    for rule in chosen:
+        if not (isinstance(rule, type) and issubclass(rule, Rule) and hasattr(rule, "code")):
+            raise TypeError(
+                f"watch() takes rules: classes that derive from Rule and have a `code` such as 'BB190'. It got {rule!r}"
+            )
 
     def say(finding: Finding) -> None:
         if ranks is not None:
