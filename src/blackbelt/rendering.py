@@ -227,10 +227,13 @@ def _html_block(block: Block) -> str:
         return f'{_html_title(block.title)}<pre style="{frame};{colors}">{html.escape(block.text)}</pre>'
     if isinstance(block, Table):
         return _html_table(block)
+    if isinstance(block, Curves) and block.small:
+        column = "display:inline-block;vertical-align:top;width:32%;min-width:280px;margin:6px 4px 6px 0"
+        return f'<div style="{column}">{_html_title(block.title)}{_image(block, "width:100%")}</div>'
     return f'{_html_title(block.title)}<div style="overflow-x:auto;margin:6px 0">{_image(block)}</div>'
 
 
-def _image(block: Grid | Curves | Graph) -> str:
+def _image(block: Grid | Curves | Graph, style: str = "") -> str:
     if isinstance(block, Graph):
         from blackbelt.drawing.graph import svg as svg_graph
 
@@ -240,7 +243,8 @@ def _image(block: Grid | Curves | Graph) -> str:
     start = svg.index(">") + 1
     svg = f'{svg[:start]}<rect width="100%" height="100%" rx="4" fill="{GROUND}"/>{svg[start:]}'
     data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{html.escape(block.title or "drawing")}" src="data:image/svg+xml;base64,{data}">'
+    style = f' style="{style}"' if style else ""
+    return f'<img alt="{html.escape(block.title or "drawing")}"{style} src="data:image/svg+xml;base64,{data}">'
 
 
 def _html_title(title: str) -> str:
@@ -352,7 +356,7 @@ def _svg_curves(block: Curves) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.6))
+    figure = Figure(figsize=(4.4, 3.2) if block.small else (6.4, 3.6))
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     points = sorted({x for xs, _ in block.curves.values() for x in xs})
@@ -375,7 +379,7 @@ def _svg_curves(block: Curves) -> str:
     if block.y_label in units:
         axes.yaxis.set_major_formatter(units[block.y_label])
     axes.set_xlabel(block.x_label, color=INK)
-    axes.set_ylabel(block.y_label, color=INK)
+    axes.set_ylabel("" if block.y_label == block.title else block.y_label, color=INK)  # said above
     axes.tick_params(which="both", colors=INK)
     axes.grid(True, which="major", color="#808080", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

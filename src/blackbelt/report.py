@@ -77,7 +77,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Curves:
-    """Measured curves, ``{name: (xs, ys)}``, on log–log axes when ``log``; ``limit`` is a named horizontal line."""
+    """Measured curves, ``{name: (xs, ys)}``, on log–log axes when ``log``; ``limit`` is a named horizontal line.
+
+    ``small`` ones stand side by side, three on a page.
+    """
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     x_label: str
@@ -85,6 +88,7 @@ class Curves:
     title: str = ""
     log: bool = True
     limit: tuple[str, float] | None = None
+    small: bool = False
 
 
 Form = Literal["box", "pill", "source", "stack"]

@@ -77,7 +77,7 @@ def plots(curves: Sequence[Curve]) -> Iterator[Block]:
     names = [curve.name if len(shown) == 1 else f"{curve.name} {n}" for n, curve in enumerate(shown, 1)]
     figures: Mapping[str, str] = {
         "gradient_norms": "norm of the gradient",
-        "update_ratios": "norm of the update / norm of the parameters",
+        "update_ratios": "norm of update / of parameters",
         "rates": "learning rate",
     }
     for attribute, label in figures.items():
@@ -87,7 +87,7 @@ def plots(curves: Sequence[Curve]) -> Iterator[Block]:
             if pairs:
                 lines[name] = ([x for x, _ in pairs], [y for _, y in pairs])
         if lines:
-            yield Curves(lines, "optimizer step", label, title=label)
+            yield Curves(lines, "optimizer step", label, title=label, small=True)
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:
