@@ -120,6 +120,63 @@ def test_a_probe_leaves_everything_as_it_was_and_is_not_observed_itself():
         assert torch.equal(a, b)
 
 
+class Own(Rule):
+    """Lies in the user's file, as the training does; asks for the place itself."""
+
+    code = "BB997"
+    title = "a rule of the user's own"
+
+    def backward_begins(self, call):
+        yield self.finding("backward", call.place)
+
+
+def test_a_rule_in_the_users_own_file_is_told_the_line_of_the_training_and_not_its_own():
+    with watch([Own]) as observation:
+        train(squeeze=True)
+    assert observation.report.failures == ()
+    assert [finding.place.code for finding in observation.report.findings] == [
+        "((predicted - y) ** 2).mean().backward()"
+    ]
+
+
+class Consequence(Rule):
+    """Finds an error in every step."""
+
+    code = "BB995"
+    title = "a consequence"
+
+    def step_ends(self, step):
+        yield self.finding("a consequence", step.place)
+
+
+class Cause(Consequence):
+    """Warns of what leads there."""
+
+    code = "BB996"
+    title = "a cause"
+    severity = Severity.WARNING
+    explains = ("BB995",)
+
+
+def test_a_warning_that_explains_an_error_is_said_as_an_error_alone():
+    with watch([Consequence, Cause]) as observation:
+        train(squeeze=True)
+    assert {(f.code, f.severity) for f in observation.report.findings} == {("BB996", Severity.ERROR)}
+    with watch([Cause]) as observation:
+        train(squeeze=True)
+    assert {(f.code, f.severity) for f in observation.report.findings} == {("BB996", Severity.WARNING)}
+
+
+class Nameless(Rule):
+    """Has no code."""
+
+
+@pytest.mark.parametrize("rule", [Nameless, nn.Linear, "BB301", None])
+def test_what_is_no_rule_is_refused_before_anything_is_observed(rule):
+    with pytest.raises(TypeError, match=r"classes that derive from Rule and have a `code`"), watch([rule]):
+        pass
+
+
 def test_other_threads_are_not_observed():
     with watch() as observation:
         thread = threading.Thread(target=train, args=(False,))

@@ -14,6 +14,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -148,7 +149,7 @@ class Run:
 
     def _choose_listeners(self) -> dict[str, list[Rule]]:
         rules = [rule for rule in (*self._rules, self.recorder) if rule.code not in self._broken]
-        return {
+        listeners = {
             name: [
                 rule
                 for rule in rules
@@ -157,6 +158,8 @@ class Run:
             ]
             for name in EVENTS
         }
+        self._located = {name for name, heard in listeners.items() if any(is_foreign(type(rule)) for rule in heard)}
+        return listeners
 
     def forget(self) -> None:
         """In a child of this process: listen no more and say nothing."""
@@ -171,6 +174,8 @@ class Run:
         enabled = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)  # noqa: SLF001 - `no_grad` is several times slower, and this runs in every step
         try:
+            if event is not None and name in self._located:
+                _ = event.place  # now: asked for by a rule in the user's own file, it would be the line of the rule
             for rule in tuple(self._listeners[name]):
                 try:
                     for finding in getattr(rule, name)(*arguments):
@@ -272,9 +277,17 @@ class Run:
         return cast("Shared", self._shared[kind])
 
     def conclusions(self) -> Sequence[Finding]:
-        """Return the findings, without those that another one explains."""
-        explained = {code for rule in self._rules if self._has(rule.code) for code in rule.explains}
-        return [finding for finding in self.findings if finding.code not in explained]
+        """Return the findings, without those that another one explains; what explains an error is an error itself."""
+        explains = {rule.code: rule.explains for rule in self._rules if self._has(rule.code)}
+        explained = {code for codes in explains.values() for code in codes}
+        return [
+            replace(
+                finding,
+                severity=max(f.severity for f in self.findings if f is finding or f.code in explains[finding.code]),
+            )
+            for finding in self.findings
+            if finding.code not in explained
+        ]
 
     def _has(self, code: str) -> bool:
         return any(finding.code == code for finding in self.findings)
@@ -286,6 +299,11 @@ class Run:
             self._said.add(key)
             self.findings.append(finding)
             self._on_finding(finding)
+
+
+def is_foreign(rule: type[Rule]) -> bool:
+    """Return whether a rule is not one of ours, but of the user's own."""
+    return not rule.__module__.startswith("blackbelt.")
 
 
 def is_ignored(code: str, place: Place) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from blackbelt.doctor.events import Backward, FunctionCall, ModuleCall, Placed, ScalerCall, Step, tensors_in
 from blackbelt.doctor.rule import Findings, Rule
 from blackbelt.doctor.rules._losses import node_name, number
+from blackbelt.doctor.rules._zeroed import divides_by_infinity
 from blackbelt.doctor.run import Run
 from blackbelt.places import Place
 
@@ -56,7 +57,7 @@ class Origin:
 class Verdict:
     """A training that goes on with a NaN, or without what a NaN has taken away."""
 
-    how: str  # "loss", "gradient", "poisoned", "hidden", "skipped", "late"
+    how: str  # "loss", "gradient", "poisoned", "hidden", "skipped", "late", "zeroed"
     origin: Origin | None
     times: int
     of: int
@@ -71,6 +72,7 @@ class Batch:
 
     origins: list[Origin] = field(default_factory=list)
     overflow: Origin | None = None
+    zeroed: bool = False  # a model has divided by the overflow, and goes on with zeros
     entered: Origin | None = None  # where a NaN came in that no operation had made
 
 
@@ -92,6 +94,7 @@ class Numbers:
         self._skips: dict[str, set[int]] = {}
         self._hidden: Counter[str] = Counter()
         self._scaled = False
+        self._zeroed = 0  # calls of backward in a row
 
     def hear(self, kind: str, event: Any) -> None:
         """Take note of an event, once, however many rules tell of it."""
@@ -117,6 +120,8 @@ class Numbers:
             self._places.append((key, call.place))
             if len(self._places) > MAX_PLACES:
                 del self._places[: MAX_PLACES // 2]
+        if self._batch.overflow is not None and call.modules and call.grad_enabled:
+            self._batch.zeroed |= divides_by_infinity(call)
         wrong = call.name in HIDING or not is_finite(result)
         if not wrong:
             return
@@ -200,6 +205,9 @@ class Numbers:
         gradient = (self._in_backward is not None or bool(made)) and has_nan([p.grad for p in leaves])
         if self._scaled and not (batch.overflow is not None and broken):
             loss = gradient = False
+        self._zeroed = self._zeroed + 1 if batch.zeroed and not (loss or gradient) else 0
+        if self._zeroed > 1:
+            self._conclude(Verdict("zeroed", None, self._zeroed, self._backwards, call.place, "", batch.overflow))
         if not (loss or gradient):
             self._row, self._first = 0, None
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from blackbelt.doctor.events import FunctionCall
 from blackbelt.places import Place
 
 MAX_ROWS, MAX_LENGTH = 8, 512  # of a batch that are looked at
+MAX_BEFORE = 2  # tokens that a model puts before its input's: for the class, for distillation
 SEEN = 1e-6  # a weight of attention above this is one
 LOW = -1e3  # what is added to a score below this hides the key
 COMPARING = {"eq", "ne", "lt", "le", "gt", "ge", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
@@ -36,6 +37,14 @@ class Padded:
     pads: Tensor
     declared: Declared
     time_major: bool
+    num_before: int = 0  # keys that stand before the input's: a token that the model itself puts there
+
+    def behind(self, num_keys: int) -> Padded | None:
+        """Return it as ``num_keys`` keys see it, None where these are not the input's, alone or behind a few more."""
+        more = num_keys - self.pads.shape[1]
+        if not 0 <= more <= MAX_BEFORE:
+            return None
+        return replace(self, pads=torch.nn.functional.pad(self.pads, (more, 0)), num_before=more) if more else self
 
 
 @dataclass(eq=False)

@@ -55,6 +55,7 @@ def moved_by_padding(run: Run, call: ModuleCall, one: Looked, padded: Padded) ->
     """Return how far other values at padded positions move the model's output for the tokens, 0 where they do not."""
     values, where = padded.values, _padded_everywhere(padded)  # as `values` has its dims; then (rows, length)
     everywhere = where.t() if padded.time_major else where
+    everywhere = torch.nn.functional.pad(everywhere, (padded.num_before, 0))
     if values.is_floating_point() and padded.declared.from_values:
         return 0.0
 
@@ -106,7 +107,7 @@ def _padded_everywhere(padded: Padded) -> Tensor:
     if values.is_floating_point():
         return (values == 0).all(-1)
     rows = values.t() if padded.time_major else values
-    return values == rows[: pads.shape[0]][pads][0]
+    return values == rows[: pads.shape[0]][pads[:, padded.num_before :]][0]
 
 
 @contextlib.contextmanager

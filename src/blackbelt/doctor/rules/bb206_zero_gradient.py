@@ -12,6 +12,7 @@ from blackbelt.doctor.events import Backward, FunctionCall, Step
 from blackbelt.doctor.finding import Finding
 from blackbelt.doctor.rule import Findings
 from blackbelt.doctor.rules._cuts import CONFIRMED, SAMPLING, Cut, CutRule
+from blackbelt.doctor.rules._drawn import Drawn, drawn_within
 from blackbelt.doctor.rules._losses import number
 from blackbelt.doctor.run import Run
 from blackbelt.places import Place
@@ -32,6 +33,9 @@ class ZeroGradient(CutRule):
 
     Observed: parameters that an optimizer holds and that the loss depends on; every way from the loss to them leads
     through such an operator, in three steps, so that their gradient is 0 or missing, while others get one.
+
+    For `torch.normal` within a model also: the loss depends on the sample through trained layers only, in three steps.
+    What was to learn from them gets no gradient, even if another term (the KL divergence of a VAE) trains it.
 
     Not reported: straight-through estimators (`x + (x.round() - x).detach()`), operators with a `backward` of your
     own, samples whose `log_prob` is in the loss, parts that get a gradient by another way as well (a router that is
@@ -54,6 +58,8 @@ class ZeroGradient(CutRule):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self._made: dict[int, tuple[str, Place | None]] = {}  # operators of this kind, by the numbers of their nodes
+        self._draws: dict[int, Place | None] = {}  # `torch.normal` in a model, since the last step, by number of node
+        self._drawn: dict[str, Drawn] = {}  # by their lines
         self._zero: dict[int, tuple[weakref.ref[Tensor], int, str, Place | None]] = {}  # steps, operator, line
 
     def function_called(self, call: FunctionCall) -> Findings:
@@ -61,12 +67,17 @@ class ZeroGradient(CutRule):
             key = number(call.result)
             if key is not None:
                 self._made[key] = (call.name, call.place)
+                if call.name == "normal" and call.modules:
+                    self._draws[key] = call.place
         return super().function_called(call)
 
     def backward_begins(self, call: Backward) -> Findings:
         super().backward_begins(call)
         if self.run.traced and (self._made or self._zero) and not call.graph.cut:
             self._look_at_graph(call)
+            for place, parameters in drawn_within(call, self._draws):
+                known = self._drawn.setdefault(str(place), Drawn(place, [weakref.ref(p) for p in parameters]))
+                known.times += 1
         return ()
 
     def _look_at_graph(self, call: Backward) -> None:
@@ -88,6 +99,7 @@ class ZeroGradient(CutRule):
     def step_ends(self, step: Step) -> Iterator[Finding]:
         yield from super().step_ends(step)
         self._made.clear()
+        self._draws.clear()
         ripe: dict[str, list[tuple[Tensor, str, Place | None]]] = {}
         for parameter in step.parameters if self._zero else ():
             reference, steps, name, place = self._zero.get(id(parameter), (None, 0, "", None))
@@ -98,7 +110,26 @@ class ZeroGradient(CutRule):
                 ripe.setdefault(str(place), []).append((parameter, name, place))
         for found in ripe.values():
             parameters, names, places = zip(*found)
+            self._drawn.pop(str(places[0]), None)
             yield self._say(parameters, names[0], places[0], step, "exactly 0")
+        yield from self._say_drawn(step)
+
+    def _say_drawn(self, step: Step) -> Iterator[Finding]:
+        for key, drawn in list(self._drawn.items()):
+            held = {id(p) for p in step.parameters}
+            behind = [p for reference in drawn.parameters if (p := reference()) is not None and id(p) in held]
+            if drawn.times <= CONFIRMED or not behind:
+                continue
+            del self._drawn[key]
+            if any(id(p) in self._zero for p in behind):
+                continue  # these get no gradient at all, and that is said
+            yield self.finding(
+                f"a sample is drawn by `normal`, whose gradient is zero: nothing of what the layers after it want "
+                f"reaches {self.run.name_of(behind[0])} and the {len(behind) - 1} other parameters before it",
+                drawn.place,
+                fix="sample = mean + std * torch.randn_like(std)  # or distribution.rsample()",
+                evidence={"gradient through the sample": "exactly 0", "parameters before it": len(behind)},
+            )
 
     def report(self, cut: Cut, parameters: Sequence[Tensor], step: Step) -> Finding:
         return self._say(parameters, cut.by, cut.place, step, "none")

@@ -30,9 +30,12 @@ class Frozen(Rule):
     pretrained weights are lost. The other way round, a loop over `model.parameters()` that comes after the new head
     was made freezes the head as well.
 
+    The same typo with `True` unfreezes nothing: `p.require_grad = True`.
+
     Observed: a parameter has an attribute whose name resembles `requires_grad`, or a module has the attribute
-    `requires_grad`; its value is False, and an optimizer has trained those parameters with gradients. Or: the only
-    optimizer steps twice, and none of its parameters requires a gradient, or ever did when it stepped.
+    `requires_grad`; its value is False, and an optimizer has trained those parameters with gradients; or it is True,
+    and none of those parameters, which an optimizer holds, requires a gradient. Or: the only optimizer steps twice, and
+    none of its parameters requires a gradient, or ever did when it stepped.
 
     Not reported: an attribute of that name that agrees with what the parameters require; some parameters that are
     frozen; an optimizer beside others (a backbone to be unfrozen later).
@@ -77,11 +80,17 @@ class Frozen(Rule):
         if place is not None:
             self._files[place.file] = None
         trained = {id(p) for p in parameters if p.requires_grad and p.grad is not None}
-        for owner, name, wrong in self._mistyped(parameters):
-            meant = [p for p in wrong if id(p) in trained]
-            if meant and len(meant) == len([p for p in wrong if p.requires_grad]):
+        held = {id(p) for p in parameters}
+        for owner, name, value, wrong in self._mistyped(parameters):
+            if value:
+                frozen = [p for p in wrong if id(p) in held and not p.requires_grad]
+                meant = frozen if len(frozen) == len(wrong) else []
+            else:
+                meant = [p for p in wrong if id(p) in trained]
+                meant = meant if len(meant) == len([p for p in wrong if p.requires_grad]) else []
+            if meant:
                 self._done = True
-                yield self._typo(owner, name, meant)
+                yield self._typo(owner, name, meant, value=value)
                 return
         if any(p.requires_grad or p.grad is not None for p in parameters) or len(self._optimizers) > 1:
             self._steps = -1000
@@ -98,47 +107,52 @@ class Frozen(Rule):
                 evidence={"parameters that require a gradient": f"0 of {len(parameters)}", "steps": step.number},
             )
 
-    def _mistyped(self, parameters: list[Tensor]) -> Iterator[tuple[Any, str, list[Tensor]]]:
-        """Yield what carries an attribute that only resembles, its name, and the parameters that it was meant for."""
+    def _mistyped(self, parameters: list[Tensor]) -> Iterator[tuple[Any, str, bool, list[Tensor]]]:
+        """Yield what carries an attribute that only resembles, its name, its value, and the parameters meant."""
         if self.run.num_steps > 2 * CONFIRMED:
             return
-        found: dict[str, list[Tensor]] = {}
+        found: dict[tuple[str, bool], list[Tensor]] = {}
         for parameter in parameters:
             for name, value in vars(parameter).items():
-                if value is False and difflib.SequenceMatcher(None, name, "requires_grad").ratio() > ALIKE:
-                    found.setdefault(name, []).append(parameter)
-        for name, wrong in found.items():
-            yield wrong[0], name, wrong
+                if isinstance(value, bool) and _resembles(name):
+                    found.setdefault((name, value), []).append(parameter)
+        for (name, value), wrong in found.items():
+            yield wrong[0], name, value, wrong
         for model in self.run.models:
             for module in model.modules():
                 for name, value in vars(module).items():
-                    if value is False and difflib.SequenceMatcher(None, name, "requires_grad").ratio() > ALIKE:
-                        yield module, name, list(module.parameters())
+                    if isinstance(value, bool) and _resembles(name):
+                        yield module, name, value, list(module.parameters())
 
-    def _typo(self, owner: Any, name: str, meant: list[Tensor]) -> Any:
+    def _typo(self, owner: Any, name: str, meant: list[Tensor], *, value: bool) -> Any:
         is_module = isinstance(owner, nn.Module)
         what = f"a {type(owner).__name__}" if is_module else "parameters"
         return self.finding(
-            f"`{name} = False` on {what} is an attribute that PyTorch does not read: {len(meant)} "
+            f"`{name} = {value}` on {what} is an attribute that PyTorch does not read: {len(meant)} "
             f"parameter{'s' * (len(meant) > 1)} ({self.run.name_of(meant[0])}{', …' * (len(meant) > 1)}) "
-            f"meant to be frozen {'are' if len(meant) > 1 else 'is'} trained",
-            self._line_of(name, owner) or self.run.made_at(owner),
-            fix="module.requires_grad_(False)" if is_module else "p.requires_grad = False",
+            f"meant to be {'trained' if value else 'frozen'} {'are' if len(meant) > 1 else 'is'} "
+            f"{'frozen' if value else 'trained'}",
+            self._line_of(name, owner, value=value) or self.run.made_at(owner),
+            fix=f"module.requires_grad_({value})" if is_module else f"p.requires_grad = {value}",
             evidence={
-                "parameters with this attribute that get a gradient": len(meant),
+                f"parameters with this attribute that get {'no' if value else 'a'} gradient": len(meant),
                 "their elements": f"{sum(p.numel() for p in meant):,}",
             },
         )
 
-    def _line_of(self, name: str, owner: Any) -> Place | None:
+    def _line_of(self, name: str, owner: Any, *, value: bool) -> Place | None:
         """Return the line of the user's files that sets the attribute, the likeliest first."""
         modules = (pair for model in self.run.models for pair in model.named_modules())
         called = next((path.rpartition(".")[2] for path, module in modules if module is owner), "")
         lines = []
         for file in self._files:
             for line, text in enumerate(linecache.getlines(file), 1):
-                if re.search(rf"(\.{name}\s*=\s*False|setattr\([^)]*[\"']{name}[\"'])", text.partition("#")[0]):
+                if re.search(rf"(\.{name}\s*=\s*{value}|setattr\([^)]*[\"']{name}[\"'])", text.partition("#")[0]):
                     of_parameter = re.search(rf"\b(p|param|parameter|w|weight|bias)\.{name}", text) is not None
                     of_another = not called or f"{called}.{name}" not in text
                     lines.append((isinstance(owner, nn.Module) and of_parameter, of_another, file, line))
         return Place(min(lines)[2], min(lines)[3], "") if lines else None
+
+
+def _resembles(name: str) -> bool:
+    return difflib.SequenceMatcher(None, name, "requires_grad").ratio() > ALIKE

@@ -21,10 +21,7 @@ MAX_OPEN = 64
 
 @dataclass(eq=False)
 class Mixing:
-    """Something that mixes along the first dim of what it was given.
-
-    Something that mixes along the first dim of what it was given.
-    """
+    """Something that mixes along the first dim of what it was given."""
 
     what: str
     shape: tuple[int, ...]
@@ -44,7 +41,8 @@ class BatchMixed(Rule):
     Observed, twice: such a layer, made without `batch_first`, gets a tensor whose first dim is the batch (the number of
     samples that the data loader drew; or the first dim of the model's input and of an output that has lost the second)
     and whose second is not; or a softmax over dim 0 within a model's `forward`, of a tensor with as many rows as the
-    loader drew samples.
+    loader drew samples; or, without a loader, of one with the first two dims of the model's input, which holds tokens
+    or a vector per position, of whose output only the first is left.
 
     Not reported: batches that a `collate_fn` of your own put together; a second dim of size 1 (attention among samples
     is written so), or equal to the batch; a softmax whose model does not return one row per sample (pooling over a
@@ -131,7 +129,8 @@ class BatchMixed(Rule):
             returned = outputs[0].shape
             from_loader = rows == self._loaded == given.shape[0] and (returned[0] == rows)
             lost = given.shape[:2] == (rows, length) and returned[0] == rows and length not in returned[1:]
-            if from_loader or (lost and len(returned) < 3 and not mixing.needs_loader):
+            tokens = len(mixing.shape) > 2 and (given.dim() > 2 or not given.is_floating_point())
+            if from_loader or (lost and len(returned) < 3 and (tokens or not mixing.needs_loader)):
                 key = str(mixing.place)
                 self._times[key] = self._times.get(key, 0) + 1
                 if self._times[key] == CONFIRMED:

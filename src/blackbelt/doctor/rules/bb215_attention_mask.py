@@ -119,7 +119,7 @@ class AttentionMask(Rule):
                         last = [mask for mask in declared if mask.place is not None][-1:]
                         padded.append(Padded(values, pads, [*last, *declared][0], time_major))
         for one in looked:
-            fitting = [each for each in padded if each.pads.shape[1] == one.allowed.shape[2]]
+            fitting = [fit for each in padded if (fit := each.behind(one.allowed.shape[2])) is not None]
             if not fitting or str(one.place) in self._said:
                 continue
             hidden = torch.stack([each.pads for each in fitting]).any(0)

@@ -45,7 +45,7 @@ class Reduction(Rule):
     severity: ClassVar[Severity] = Severity.WARNING
     lesson: ClassVar[str] = "autograd/accumulation"
     first_steps_only: ClassVar[bool] = True
-    explains: ClassVar[tuple[str, ...]] = ("BB212", "BB504")
+    explains: ClassVar[tuple[str, ...]] = ("BB210", "BB212", "BB504")
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

@@ -37,7 +37,7 @@ class LeftFrozen(Rule):
 
     code: ClassVar[str] = "BB412"
     title: ClassVar[str] = "parameters are left without requires_grad"
-    explains: ClassVar[tuple[str, ...]] = ("BB207", "BB405", "BB404")
+    explains: ClassVar[tuple[str, ...]] = ("BB207", "BB307", "BB308", "BB405", "BB404")
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

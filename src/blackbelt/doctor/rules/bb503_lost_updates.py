@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from blackbelt.doctor.events import FunctionCall, Step, head
+from blackbelt.doctor.finding import Severity
 from blackbelt.doctor.rule import Findings, Rule
 from blackbelt.doctor.run import Run
 from blackbelt.places import Place
@@ -20,7 +21,7 @@ from blackbelt.places import Place
 LOW = (torch.float16, torch.bfloat16)
 CASTS = {"to", "half", "bfloat16", "type"}
 STEPS = 3
-NEARLY_ALL = 0.9  # of the elements that move in float32
+NEARLY_ALL, MOST = 0.9, 0.5  # of the elements that move in float32: an error, a warning
 FEWEST = 32  # such elements
 NOT_BY_ELEMENT = ("Adafactor", "Muon")  # optimizers whose update of an element depends on the others
 
@@ -93,6 +94,8 @@ class LostUpdates(Rule):
     what they were, and the copy's steps are smaller than half the distance to the next number, at the full rate as
     well.
 
+    Where it is more than half of them, the finding is a warning: training goes on, slower and coarser.
+
     Not reported: a warm-up whose full rate (`initial_lr`, `max_lr`, the rate the optimizer was made with) is large
     enough; autocast, whose weights are float32; optimizers that are not PyTorch's own: they may keep float32 weights,
     round stochastically, or compensate; gradients of 0.
@@ -143,13 +146,14 @@ class LostUpdates(Rule):
         self._shadows[step.optimizer] = None
         seen = _compare(shadow, step.optimizer)
         example = seen.example
-        if example is None or seen.moved < FEWEST or seen.share < NEARLY_ALL:
+        if example is None or seen.moved < FEWEST or seen.share < MOST:
             return
         kind = str(example.dtype).removeprefix("torch.")
         yield self.finding(
             f"{STEPS} steps of {type(step.optimizer).__name__} left {seen.lost:,} of {seen.moved:,} {kind} weights "
             f"looked at bit for bit as they were, among them {self.run.name_of(example)}; in float32 all of them move",
             self._place(example, step.optimizer),
+            severity=None if seen.share >= NEARLY_ALL else Severity.WARNING,
             fix=f"model = Model()  # weights in float32\nwith torch.autocast(device, torch.{kind}):\n    loss = ...",
             evidence={
                 "learning rate": f"{max(shadow.rates):g}",

@@ -7,6 +7,8 @@ from typing import ClassVar
 from blackbelt.doctor.rule import Findings
 from blackbelt.doctor.rules._numbers import NumberRule, Verdict
 
+AFTER = {"skipped": "the batches are skipped", "zeroed": "what is divided by it becomes 0"}
+
 
 class HalfOverflow(NumberRule):
     """An operation in float16 overflows: its inputs are finite, its result is infinite, and the loss becomes NaN.
@@ -18,6 +20,9 @@ class HalfOverflow(NumberRule):
     Observed: a result in float16 with an infinity, of inputs without; the same operation tried again in float32 is
     finite and larger than 65,504; and the loss is infinite or NaN in two calls of `backward` in a row, or the batches
     are skipped.
+
+    Or, in two batches in a row, a norm or variance that overflowed is divided by (`rsqrt`, `x / norm`): where it was
+    infinite the model goes on with zeros, and the loss stays finite.
 
     Not reported: an infinity that the script gives itself (masks), or that does not reach the loss, as where it is
     clamped; a gradient scaler whose scale is too high; a single overflow now and then; bfloat16, which goes as far as
@@ -35,7 +40,7 @@ class HalfOverflow(NumberRule):
         overflow = verdict.overflow
         if overflow is None:
             return
-        after = "the batches are skipped" if verdict.how == "skipped" else "the loss is not finite"
+        after = AFTER.get(verdict.how, "the loss is not finite")
         yield self.finding(
             f"{overflow.name} overflows float16: in float32 its largest result is {overflow.largest:,.0f}, here it is "
             f"infinite, and {after}",

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from blackbelt.doctor.events import Created, File, ModuleCall, Step, tensors_in
+from blackbelt.doctor.events import Created, File, ModuleCall, StateLoaded, Step, tensors_in
 from blackbelt.doctor.rule import Findings, Rule
 from blackbelt.doctor.rules import _states
 from blackbelt.doctor.rules._evaluated import Evaluated, Evaluations
 from blackbelt.doctor.rules._ranks import sampled
+from blackbelt.doctor.rules._reloaded import Reloads
 from blackbelt.doctor.run import Run
 from blackbelt.places import Place
 
@@ -54,7 +55,8 @@ class NotSaved(Rule):
     holds a choice of a partly frozen model's parameters, with all of its tensors trained ones and nothing frozen, and
     trained ones of the same model left out. Said once the next round of saving (or the end) has shown that no other
     file has them. Or, at the end: all evaluations were of an averaged copy (EMA) and no file has it, only the model
-    that it averages.
+    that it averages. Or: the file has a part of a model (its encoder); a new model of the same class gets that part, is
+    evaluated, and is never trained.
 
     Not reported: backbones, encoders, generators and students that are saved without the rest and without an
     optimizer; files whose tensors are not the parameters' (sharded, quantized); parameters that never had a gradient.
@@ -72,6 +74,7 @@ class NotSaved(Rule):
         self._evaluations = Evaluations(run)
         self._averages: dict[int, tuple[Evaluated, Place | None]] = {}  # whose raw model is saved, and where
         self._average_saved: set[int] = set()
+        self._reloads: Reloads[Trained] = Reloads()
         self._waiting: list[Saved] = []
         self._done: set[Place | None] = set()
         self._modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -81,7 +84,12 @@ class NotSaved(Rule):
             self._modules.add(thing.thing)
         return ()
 
+    def state_loaded(self, call: StateLoaded) -> Findings:
+        self._reloads.loaded(call)
+        return ()
+
     def step_begins(self, step: Step) -> Findings:
+        self._reloads.stepping(step)
         if step.number <= 3 or not step.number % 50:
             for parameter in step.parameters:
                 if parameter.grad is not None and self._account(parameter) is None:
@@ -99,6 +107,7 @@ class NotSaved(Rule):
                 self._average_saved.add(id(known))
             elif all(table.has(p) for p in sampled(raw)):
                 self._averages.setdefault(id(known), (known, call.place))
+        self._reloads.saved(self.run.models, table, call.place, self._account)
         again = [s for s in self._waiting if s.place == call.place and s.num_steps < self.run.num_steps]
         yield from self._conclude(again)
         if call.place not in self._done and all(s.place != call.place for s in self._waiting):
@@ -107,12 +116,26 @@ class NotSaved(Rule):
 
     def module_called(self, call: ModuleCall) -> Findings:
         self._evaluations.hear(call)
+        self._reloads.called(call)
         return ()
 
     def run_ends(self) -> Findings:
         if not self.run.is_cut:
             yield from self._conclude(list(self._waiting))
             yield from self._average_is_missing()
+            yield from self._rest_is_missing()
+
+    def _rest_is_missing(self) -> Iterator[Any]:
+        """Report a file that a model was loaded from and evaluated, with the rest of it at random."""
+        for part in self._reloads.evaluated():
+            missing = {name: account for name, (_, account) in part.lacking.items() if not account.is_saved}
+            if missing and part.place not in self._done:
+                self._done.add(part.place)
+                for name, account in missing.items():
+                    account.name = account.name or name
+                why = f"{part.model} is loaded from it and evaluated with random numbers in their place"
+                saved = Saved(part.place, self.run.num_steps, list(missing.values()), len(part.saved), why)
+                yield self._report(saved, saved.missing)
 
     def _average_is_missing(self) -> Iterator[Any]:
         """Report an averaged model that every evaluation was of, where only the raw one is saved."""

@@ -24,7 +24,18 @@ EVALUATING = {
     *("val", "valid", "validation", "validate", "test", "eval", "evaluate", "evaluation", "dev", "holdout", "heldout"),
     *("accuracy", "acc", "metric", "metrics"),
 }
-PURPOSES = (*ON_PURPOSE, "adapt", "pseudo", "teacher", "target network")
+PURPOSES = (
+    *ON_PURPOSE,
+    "adapt",
+    "pseudo",
+    "teacher",
+    "target network",
+    "critic",
+    "reward",
+    "rollout",
+    "advantage",
+    "env.step",
+)
 HASHED = 256  # elements of an input
 FRAMES = 3  # the line of the call, and the lines that led there
 
