@@ -717,6 +717,7 @@ class ClippedAway(Rule):
     code = "BB490"
     title = "gradients are clipped away"
     severity = Severity.WARNING
+    first_steps_only = True  # reading a norm makes the CPU wait for a GPU
 
     def __init__(self, run):
         super().__init__(run)
@@ -758,9 +759,12 @@ Drawing(*reported.blocks())
 
 # %%
 claim(
-    "it is reported at the line that clips; nobody else has anything to say",
-    [finding.code for finding in reported.findings] == ["BB490"]
-    and "clip_grad_norm_" in reported.findings[0].place.code,
+    "it is reported at the line that clips, alone and beside all others, who have nothing to say",
+    all(
+        [(finding.code, finding.place.code) for finding in report.findings]
+        == [("BB490", "nn.utils.clip_grad_norm_(model.parameters(), limit)")]
+        for report in (reported, diagnosis(clipped_training, rules=[ClippedAway]))
+    ),
 )
 claim(
     "a limit of 1, a limit of infinity and Adam are left alone",

@@ -8,10 +8,11 @@ import torch
 
 from blackbelt.doctor import Rule, watch
 
+NOWHERE = "no line"  # stands for a finding that has no place
 BEGINNING = """\
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
 torch.manual_seed(0)
 labels = torch.tensor([0] * 18 + [1] * 6)
@@ -46,9 +47,17 @@ MIDDLES = {  # the sampler and the loader; the first line that is bad ends in `#
         "sampler = WeightedRandomSampler(per_class[labels[12:]], num_samples=24)\n"
         "loader = DataLoader(data, 8, sampler=sampler)  # here"
     ),
+    "weights of classes, batch by batch": (
+        "sampler = WeightedRandomSampler(per_class, num_samples=24)\n"
+        "loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 8, drop_last=True))  # here"
+    ),
     "a weight for each sample": (
         "sampler = WeightedRandomSampler(per_class[labels], num_samples=len(data))\n"
         "loader = DataLoader(data, batch_size=8, sampler=sampler)"
+    ),
+    "a weight for each sample, batch by batch": (
+        "sampler = WeightedRandomSampler(per_class[labels], num_samples=24)\n"
+        "loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 8, drop_last=True))"
     ),
     "more drawn than there are": (
         "sampler = WeightedRandomSampler(per_class[labels], num_samples=3 * len(data))\n"
@@ -87,8 +96,8 @@ class Examination:
         return f"<the training: {self._name}>"
 
     def __call__(self, rule: type[Rule]) -> list[str]:
-        if not (isinstance(rule, type) and issubclass(rule, Rule)):
-            raise TypeError(f"examine() takes a class that derives from Rule, and got {rule!r}")
+        if not (isinstance(rule, type) and issubclass(rule, Rule) and hasattr(rule, "code")):
+            raise TypeError(f"examine() takes a class that derives from Rule and has a `code`, and got {rule!r}")
         file = f"<training: {self._name}>"
         source = BEGINNING + MIDDLES[self._name].replace("  # here", "") + END
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -96,4 +105,4 @@ class Examination:
             exec(compile(source, file, "exec"), {"__name__": "__main__"})  # noqa: S102 - the source is ours
         for _, trace in observation.report.failures:
             raise RuntimeError(f"your rule failed and was switched off: {trace.strip().splitlines()[-1]}")
-        return sorted(finding.place.code if finding.place else "" for finding in observation.report.findings)
+        return sorted(finding.place.code if finding.place else NOWHERE for finding in observation.report.findings)

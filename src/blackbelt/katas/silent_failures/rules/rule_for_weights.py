@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hypothesis import strategies as st
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from blackbelt.doctor import Rule
 from blackbelt.dojo.kata import kata
@@ -23,8 +23,8 @@ from blackbelt.katas.silent_failures.rules._trainings import MIDDLES, Examinatio
             "which of `len(loader.dataset)` samples are out of its reach?"
         ),
         (
-            "Ask only if the sampler is a `WeightedRandomSampler`: a stream has no length. Report at "
-            "`self.run.made_at(loader)`, once for each loader."
+            "Ask only if the sampler is a `WeightedRandomSampler`: a stream has no length. It may lie within "
+            "`loader.batch_sampler`, as its `sampler`. Report at `self.run.made_at(loader)`."
         ),
     ),
     cases=st.sampled_from(list(MIDDLES)).map(lambda name: (Examination(name),)),
@@ -36,11 +36,12 @@ def rule_for_weights(examine: Callable[[type[Rule]], list[str]]) -> list[str]:
 
     `WeightedRandomSampler(weights, num_samples)` draws indices from 0 to `len(weights) - 1`. Given one weight for each
     *class*, it draws the first few samples of the data set again and again, and nothing is thrown. Write a rule for
-    every loader whose sampler cannot reach all samples of the data set. Report it where the loader was made.
+    every loader whose `WeightedRandomSampler` cannot reach all samples of the data set; it may be a `batch_sampler`
+    that holds it. Report it where the loader was made.
 
     Return `examine(YourRule)`: it runs a training that you do not see under your rule, and returns the statements that
-    your findings name. Ten trainings are right or wrong in their own ways. A right one that is accused counts as much
-    as a wrong one that is missed; a rule that fails has lost.
+    your findings name. A dozen trainings are right or wrong in their own ways. A right one that is accused counts as
+    much as a wrong one that is missed; a rule that fails has lost.
 
     ```python
     class Weights(Rule):
@@ -59,7 +60,7 @@ def rule_for_weights(examine: Callable[[type[Rule]], list[str]]) -> list[str]:
 
         def epoch_begins(self, epoch):
             loader = epoch.loader
-            sampler = loader.sampler
+            sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)  # of single samples, wherever it is
             if isinstance(sampler, WeightedRandomSampler) and len(sampler.weights) < len(loader.dataset):
                 yield self.finding(
                     f"{len(sampler.weights)} weights for {len(loader.dataset)} samples: the others are never drawn",
@@ -80,8 +81,12 @@ def _rule(judge, place=lambda rule, event: rule.run.made_at(event.loader), event
     return type("Weights", (Rule,), {"code": "BB190", "title": "weights", event: method})
 
 
+def _sampler(loader):
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+
+
 def _too_few(loader):
-    return isinstance(loader.sampler, WeightedRandomSampler) and len(loader.sampler.weights) < len(loader.dataset)
+    return isinstance(_sampler(loader), WeightedRandomSampler) and len(_sampler(loader).weights) < len(loader.dataset)
 
 
 @rule_for_weights.wrong(
@@ -92,7 +97,7 @@ def compares_the_number_drawn(examine):
     return examine(
         _rule(
             lambda loader: (
-                isinstance(loader.sampler, WeightedRandomSampler) and len(loader.sampler) != len(loader.dataset)
+                isinstance(_sampler(loader), WeightedRandomSampler) and len(_sampler(loader)) != len(loader.dataset)
             )
         )
     )
@@ -103,7 +108,7 @@ def compares_the_number_drawn(examine):
     "off."
 )
 def accuses_all(examine):
-    return examine(_rule(lambda loader: isinstance(loader.sampler, WeightedRandomSampler)))
+    return examine(_rule(lambda loader: isinstance(_sampler(loader), WeightedRandomSampler)))
 
 
 @rule_for_weights.wrong(
@@ -112,7 +117,7 @@ def accuses_all(examine):
 )
 def few_weights(examine):
     return examine(
-        _rule(lambda loader: isinstance(loader.sampler, WeightedRandomSampler) and len(loader.sampler.weights) < 10)
+        _rule(lambda loader: isinstance(_sampler(loader), WeightedRandomSampler) and len(_sampler(loader).weights) < 10)
     )
 
 
@@ -129,7 +134,29 @@ def names_the_loop(examine):
     "of the sampler first."
 )
 def asks_a_stream(examine):
-    return examine(_rule(lambda loader: len(getattr(loader.sampler, "weights", range(10**6))) < len(loader.dataset)))
+    return examine(_rule(lambda loader: len(getattr(_sampler(loader), "weights", range(10**6))) < len(loader.dataset)))
+
+
+@rule_for_weights.wrong(
+    "It asks where the sampler was made, and nobody has noted that: the finding has no line. Models, optimizers, "
+    "schedulers and loaders have a place; report the loader's."
+)
+def names_the_sampler(examine):
+    return examine(_rule(_too_few, place=lambda rule, event: rule.run.made_at(_sampler(event.loader))))
+
+
+@rule_for_weights.wrong(
+    "It looks at `loader.sampler` only. Where a loader was given a `batch_sampler`, that attribute is a stand-in which "
+    "draws nothing; the sampler that does is `loader.batch_sampler.sampler`."
+)
+def overlooks_batch_samplers(examine):
+    return examine(
+        _rule(
+            lambda loader: (
+                isinstance(loader.sampler, WeightedRandomSampler) and len(loader.sampler.weights) < len(loader.dataset)
+            )
+        )
+    )
 
 
 @rule_for_weights.wrong("It never reports anything. No false alarm, and no use either.")
@@ -143,10 +170,12 @@ def at_the_first_batch(examine):
 
 
 @rule_for_weights.also_right
-def by_the_largest_index(examine):
-    def out_of_reach(loader):
-        if not isinstance(loader.sampler, WeightedRandomSampler):
-            return False
-        return bool(set(range(len(loader.dataset))) - set(range(loader.sampler.weights.numel())))
+def when_it_is_made(examine):
+    class Weights(Rule):
+        code, title = "BB190", "weights"
 
-    return examine(_rule(out_of_reach))
+        def created(self, event):
+            if isinstance(event.thing, DataLoader) and _too_few(event.thing):
+                yield self.finding("weights", event.place)
+
+    return examine(Weights)
