@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
@@ -12,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from blackbelt.dojo.ranks import run_ranks
 from blackbelt.reference.attention import memory_efficient_attention, naive_attention
+from blackbelt.reference.attention._compiled import compiled_step
+from blackbelt.reference.attention._eager import softmax_step
 from blackbelt.reference.attention._operator import attention, attention_backward
 
 close = torch.testing.assert_close
@@ -31,6 +34,19 @@ def test_compiles_without_a_graph_break():
     theirs = attend(scaled_dot_product_attention)(*inputs)
     close(ours, theirs)
     for a, b in zip(torch.autograd.grad(ours.sum(), inputs), torch.autograd.grad(theirs.sum(), inputs)):
+        close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", [-math.inf, 5.0])
+def test_compiled_step_equals_eager(seen):
+    scores = 30 * torch.randn(2, 128, 300, generator=torch.Generator().manual_seed(0))
+    maximum, total = torch.full((2, 128, 1), seen), torch.full((2, 128, 1), 0.0 if seen < 0 else 1.5)
+    given = scores.clone()
+    compiled = compiled_step()(given, maximum, total)
+    assert torch.equal(given, scores)
+    for a, b in zip(compiled, softmax_step(given, maximum, total), strict=True):
         close(a, b)
 
 

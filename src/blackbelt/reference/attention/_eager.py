@@ -20,11 +20,13 @@ from blackbelt.reference.attention._problem import Desk, Problem
 from blackbelt.reference.attention._tiles import Rows, rows_of
 from blackbelt.reference.attention._workers import share_out
 
-SoftmaxStep = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor, Tensor]"]
+SoftmaxStep = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor, Tensor, Tensor]"]
 
 
-def softmax_step(scores: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn scores into exponentials in place; return the new maximum, the new sum and the factor of what came before.
+def softmax_step(scores: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Turn scores into exponentials; return these, the new maximum and sum, and the factor of what came before.
+
+    In place, as far as the scores go.
 
     ``maximum`` and ``total`` are (heads, rows, 1). A row that has seen nothing but −inf keeps the maximum −inf; its
     exponentials are 0, not the NaN of −inf − (−inf).
@@ -33,7 +35,7 @@ def softmax_step(scores: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor
     shift = new_maximum.masked_fill(new_maximum == -math.inf, 0.0)
     scores.sub_(shift).exp2_()
     correction = torch.exp2(maximum - shift)
-    return new_maximum, torch.addcmul(scores.sum(-1, keepdim=True), total, correction), correction
+    return scores, new_maximum, torch.addcmul(scores.sum(-1, keepdim=True), total, correction), correction
 
 
 def forward(problem: Problem, out: Tensor, lse: Tensor, step: SoftmaxStep = softmax_step) -> None:
@@ -100,7 +102,7 @@ def _online_rows(desk: Desk, query: Tensor, tile: Rows, result: Tensor, step: So
     for offset, columns in enumerate(problem.plan.columns(tile.rows)):
         strip = desk.strip(tile, columns)
         scores = desk.scores(query, strip, tile, columns)
-        maximum, total, correction = step(scores, maximum, total)
+        scores, maximum, total, correction = step(scores, maximum, total)
         if problem.dropout_p:
             scores.mul_(desk.noise(scores, tile.number + offset))
         if offset:

@@ -136,9 +136,24 @@ class AttentionBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(*args: Any) -> Gradients:
+    def forward(  # noqa: PLR0913, PLR0917  (named, for Dynamo of PyTorch 2.9 counts the parameters)
+        grad_out: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        seed: Tensor | None,
+        out: Tensor,
+        lse: Tensor,
+        dropout_p: float,
+        is_causal: bool,
+        scale: float,
+        backend: str,
+        mask_gradient: bool,
+    ) -> Gradients:
         """Run the operator."""
-        gradients: Gradients = attention_backward(*args)
+        tensors = (grad_out, query, key, value, mask, seed, out, lse)
+        gradients: Gradients = attention_backward(*tensors, dropout_p, is_causal, scale, backend, mask_gradient)
         return gradients
 
     @staticmethod
@@ -160,9 +175,19 @@ class Attention(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(*args: Any) -> Outputs:
+    def forward(  # noqa: PLR0913, PLR0917  (likewise)
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        seed: Tensor | None,
+        dropout_p: float,
+        is_causal: bool,
+        scale: float,
+        backend: str,
+    ) -> Outputs:
         """Run the operator."""
-        outputs: Outputs = attention(*args)
+        outputs: Outputs = attention(query, key, value, mask, seed, dropout_p, is_causal, scale, backend)
         return outputs
 
     setup_context = staticmethod(_setup_context)

@@ -2,7 +2,8 @@
 
 Two registrations of the same two functions: with the dispatcher, so that ``torch.ops.blackbelt.…`` can be
 differentiated, and as an ``autograd.Function``, the form that ``torch.func`` understands. Every ``forward`` is a
-function of its own: Dynamo does not trace an operator that is put there itself.
+function of its own: Dynamo does not trace an operator that is put there itself. Its parameters have names: with grad
+off, Dynamo of PyTorch 2.9 counts them to find out whether the first is to be a context.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # 
 
 
 def _linear_cross_entropy(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-    made = zip(ScaledGradients.apply(grad, *ctx.saved_tensors), ctx.needs_input_grad)
-    return *(gradient if needed else None for gradient, needed in made), *(None,) * 6
+    made = zip(ctx.saved_tensors, ctx.needs_input_grad)
+    return *(ScaledGradient.apply(grad, gradient) if needed else None for gradient, needed in made), *(None,) * 6
 
 
 def _linear_cross_entropy_apart(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
@@ -105,50 +106,48 @@ class BiasGeluBackward(_Refusing):
     """blackbelt::bias_gelu_backward."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> Any:
         """Run the operator."""
-        return operators.bias_gelu_backward(*arguments)
+        return operators.bias_gelu_backward(grad, x, bias, backend)
 
 
 class SoftmaxBackward(_Refusing):
     """blackbelt::softmax_backward."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(grad: Tensor, out: Tensor, backend: str) -> Any:
         """Run the operator."""
-        return operators.softmax_backward(*arguments)
+        return operators.softmax_backward(grad, out, backend)
 
 
 class RmsNormBackward(_Refusing):
     """blackbelt::rms_norm_backward."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, backend: str) -> Any:
         """Run the operator."""
-        return operators.rms_norm_backward(*arguments)
+        return operators.rms_norm_backward(grad, x, weight, rstd, backend)
 
 
 class CrossEntropyBackward(_Refusing):
     """blackbelt::cross_entropy_backward."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(grad: Tensor, logits: Tensor, target: Tensor, lse: Tensor, ignore_index: int, backend: str) -> Any:
         """Run the operator."""
-        return operators.cross_entropy_backward(*arguments)
+        return operators.cross_entropy_backward(grad, logits, target, lse, ignore_index, backend)
 
 
-class ScaledGradients(_Refusing):
-    """The gradients of a loss, multiplied in place by the gradient of what came after it."""
+class ScaledGradient(_Refusing):
+    """A gradient of a loss, multiplied in place by the gradient of what came after it."""
 
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(grad: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
-        """Scale: a second backward through the same graph finds them changed, and autograd says so."""
-        for gradient in gradients:
-            if gradient.numel():
-                operators.scale_(gradient, grad)
-        return tuple(gradient.detach() for gradient in gradients)
+    def forward(grad: Tensor, gradient: Tensor) -> Tensor:
+        """Scale: a second backward through the same graph finds it changed, and autograd says so."""
+        operators.scale_(gradient, grad)
+        return gradient.detach()
 
 
 class _Differentiable(torch.autograd.Function):
@@ -161,9 +160,9 @@ class BiasGelu(_Differentiable):
     """blackbelt::bias_gelu. Saves its inputs."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(x: Tensor, bias: Tensor, backend: str) -> Any:
         """Run the operator."""
-        return operators.bias_gelu(*arguments)
+        return operators.bias_gelu(x, bias, backend)
 
     setup_context = staticmethod(_save_inputs)
     backward = staticmethod(_bias_gelu)
@@ -173,9 +172,9 @@ class Softmax(_Differentiable):
     """blackbelt::softmax. Saves its result."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(x: Tensor, backend: str) -> Any:
         """Run the operator."""
-        return operators.softmax(*arguments)
+        return operators.softmax(x, backend)
 
     setup_context = staticmethod(_save_softmax)
     backward = staticmethod(_softmax)
@@ -185,9 +184,9 @@ class RmsNorm(_Differentiable):
     """blackbelt::rms_norm. Saves its inputs and one number per row."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(x: Tensor, weight: Tensor, eps: float, backend: str) -> Any:
         """Run the operator."""
-        return operators.rms_norm(*arguments)
+        return operators.rms_norm(x, weight, eps, backend)
 
     setup_context = staticmethod(_save_rms_norm)
     backward = staticmethod(_rms_norm)
@@ -197,9 +196,9 @@ class CrossEntropy(_Differentiable):
     """blackbelt::cross_entropy. Saves its inputs and one number per row, no softmax."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(logits: Tensor, target: Tensor, ignore_index: int, backend: str) -> Any:
         """Run the operator."""
-        return operators.cross_entropy(*arguments)
+        return operators.cross_entropy(logits, target, ignore_index, backend)
 
     setup_context = staticmethod(_save_cross_entropy)
     backward = staticmethod(_cross_entropy)
@@ -209,9 +208,9 @@ class Matmul(_Differentiable):
     """blackbelt::matmul. Its derivative is itself, twice, so this one may be differentiated as often as you like."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(a: Tensor, b: Tensor, backend: str) -> Any:
         """Run the operator."""
-        return operators.matmul(*arguments)
+        return operators.matmul(a, b, backend)
 
     setup_context = staticmethod(_save_inputs)
     backward = staticmethod(_matmul)
@@ -223,9 +222,19 @@ class LinearCrossEntropy(_Differentiable):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(*arguments: Any) -> Any:
+    def forward(  # noqa: PLR0913, PLR0917  (flat, as the operator)
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        ignore_index: int,
+        mean: bool,
+        chunk_rows: int,
+        wanted: list[bool],
+        backend: str,
+    ) -> Any:
         """Run the operator."""
-        return operators.linear_cross_entropy(*arguments)
+        return operators.linear_cross_entropy(x, weight, bias, target, ignore_index, mean, chunk_rows, wanted, backend)
 
     setup_context = staticmethod(_save_gradients)
     backward = staticmethod(_linear_cross_entropy)
@@ -250,7 +259,7 @@ class CrossEntropyInPlace(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Scale in place, which bumps the version once more: a second backward gets autograd's error."""
         (gradient,) = ctx.saved_tensors
-        return ScaledGradients.apply(grad, gradient)[0], None, None, None, None
+        return ScaledGradient.apply(grad, gradient), None, None, None, None
 
 
 _PAIRS: tuple[tuple[Any, Any], ...] = (
