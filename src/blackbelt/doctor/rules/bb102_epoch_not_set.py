@@ -45,6 +45,7 @@ class EpochNotSet(PassRule):
 
     code: ClassVar[str] = "BB102"
     title: ClassVar[str] = "the same shuffled order in every epoch"
+    lesson: ClassVar[str] = "silent_failures/rules"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

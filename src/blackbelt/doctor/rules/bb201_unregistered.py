@@ -40,6 +40,7 @@ class Unregistered(Rule):
 
     code: ClassVar[str] = "BB201"
     title: ClassVar[str] = "layers that their module does not register"
+    lesson: ClassVar[str] = "silent_failures/rules"
     first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB404", "BB205")
 

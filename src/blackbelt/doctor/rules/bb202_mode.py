@@ -78,6 +78,7 @@ class Mode(Rule):
 
     code: ClassVar[str] = "BB202"
     title: ClassVar[str] = "training in evaluation mode, or the other way round"
+    lesson: ClassVar[str] = "silent_failures/method"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

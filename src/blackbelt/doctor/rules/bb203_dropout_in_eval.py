@@ -41,6 +41,7 @@ class DropoutInEval(Rule):
 
     code: ClassVar[str] = "BB203"
     title: ClassVar[str] = "dropout that evaluation mode does not switch off"
+    lesson: ClassVar[str] = "silent_failures/method"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

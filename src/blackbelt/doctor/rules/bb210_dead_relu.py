@@ -60,6 +60,7 @@ class DeadReLU(Rule):
 
     code: ClassVar[str] = "BB210"
     title: ClassVar[str] = "a layer of dead ReLUs"
+    lesson: ClassVar[str] = "silent_failures/method"
     explains: ClassVar[tuple[str, ...]] = ("BB206",)
 
     def __init__(self, run: Run) -> None:

@@ -60,6 +60,7 @@ class GradientScale(Rule):
 
     code: ClassVar[str] = "BB212"
     title: ClassVar[str] = "the gradient vanishes or explodes"
+    lesson: ClassVar[str] = "silent_failures/method"
     first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB210",)
 

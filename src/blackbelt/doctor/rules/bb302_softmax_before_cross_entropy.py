@@ -32,6 +32,7 @@ class SoftmaxBeforeCrossEntropy(ActivationRule):
 
     code: ClassVar[str] = "BB302"
     title: ClassVar[str] = "probabilities where cross_entropy expects logits"
+    lesson: ClassVar[str] = "silent_failures/method"
 
     def look(self, call: FunctionCall) -> None:
         values = call.argument(0, "input") if call.name == "cross_entropy" else None

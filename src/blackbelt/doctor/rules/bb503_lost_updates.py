@@ -105,6 +105,7 @@ class LostUpdates(Rule):
 
     code: ClassVar[str] = "BB503"
     title: ClassVar[str] = "updates that low-precision weights round away"
+    lesson: ClassVar[str] = "silent_failures/method"
     first_steps_only: ClassVar[bool] = True
     explains: ClassVar[tuple[str, ...]] = ("BB502",)
 

@@ -46,6 +46,7 @@ class HiddenNaN(NumberRule):
 
     code: ClassVar[str] = "BB504"
     title: ClassVar[str] = "a NaN that is hidden, and training goes on"
+    lesson: ClassVar[str] = "silent_failures/rules"
 
     def concludes(self, verdict: Verdict) -> Findings:
         if verdict.overflow is not None or self.run.findings:  # another rule has said where it comes from

@@ -43,6 +43,7 @@ class NotRestored(Rule):
 
     code: ClassVar[str] = "BB701"
     title: ClassVar[str] = "the state of the optimizer is not restored"
+    lesson: ClassVar[str] = "silent_failures/method"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

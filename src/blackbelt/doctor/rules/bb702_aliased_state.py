@@ -52,6 +52,7 @@ class AliasedState(Rule):
 
     code: ClassVar[str] = "BB702"
     title: ClassVar[str] = "the weights that were kept are the model's own"
+    lesson: ClassVar[str] = "silent_failures/rules"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

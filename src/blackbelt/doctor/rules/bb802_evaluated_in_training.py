@@ -69,6 +69,7 @@ class EvaluatedInTraining(Rule):
 
     code: ClassVar[str] = "BB802"
     title: ClassVar[str] = "evaluated in training mode"
+    lesson: ClassVar[str] = "silent_failures/method"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
