@@ -256,11 +256,16 @@ def rungs(shape: tuple[int, int], rounds: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let malloc take all memory from the heap and give nothing back (glibc's M_MMAP_MAX and M_TRIM_THRESHOLD)."""
+    """Let malloc take all memory from the heap and give nothing back (glibc's M_MMAP_MAX and M_TRIM_THRESHOLD).
+
+    And touch more of it at once than any operator needs: else whichever contestant comes while the heap grows pays for
+    the pages, 35 ms for the two tensors of a softmax with backward, which takes 8.
+    """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)
-        libc.mallopt(-1, 2**31 - 1)
+        libc.mallopt(-1, -1)
+        torch.ones(3 << 28)  # 3 GiB, freed at once
 
 
 def main() -> None:
