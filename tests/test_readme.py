@@ -22,8 +22,10 @@ def rows():
     return {number: rest for number, *rest in found}
 
 
-def test_the_table_has_twenty_four_lessons():
-    assert len([number for number in rows() if number[0].isdigit()]) == 24
+def test_the_table_has_twenty_four_lessons_in_six_modules_and_two_on_silent_failures():
+    numbers = [number for number in rows() if number[0].isdigit()]
+    assert len([number for number in numbers if number[0] in "123456"]) == 24
+    assert [number for number in numbers if number[0] not in "123456"] == ["7.1", "7.2"]
 
 
 @pytest.mark.parametrize("entry", catalog.lessons(), ids=lambda entry: entry.slug)
